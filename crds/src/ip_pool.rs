@@ -1,0 +1,285 @@
+//! IPPool: addresses that may be granted, and to whom.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::address::{AddressRange, AddressSet, RangeError};
+use crate::schema;
+
+/// Addresses that Services of type LoadBalancer may be given.
+///
+/// `addresses` alone is a working pool: its addresses are announced by every node that has an
+/// interface on their subnet.
+#[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "landfall.dev",
+    version = "v1alpha1",
+    kind = "IPPool",
+    plural = "ippools",
+    shortname = "ipp",
+    category = "landfall",
+    status = "IPPoolStatus",
+    derive = "PartialEq",
+    doc = "IPPool holds addresses that Services of type LoadBalancer may be given.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason",
+        priority = 1
+    ),
+    printcolumn(name = "IPv4 free", type_ = "integer", json_path = ".status.ipv4.available"),
+    printcolumn(name = "IPv4 granted", type_ = "integer", json_path = ".status.ipv4.granted"),
+    printcolumn(name = "IPv6 free", type_ = "integer", json_path = ".status.ipv6.available"),
+    printcolumn(name = "IPv6 granted", type_ = "integer", json_path = ".status.ipv6.granted"),
+    printcolumn(name = "Auto", type_ = "boolean", json_path = ".spec.autoAssign", priority = 1),
+    printcolumn(name = "Addresses", type_ = "string", json_path = ".spec.addresses", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct IPPoolSpec {
+    /// Address ranges, each a CIDR or first-last; IPv4 and IPv6 may be mixed in the list.
+    #[schemars(schema_with = "schema::some_ranges")]
+    pub addresses: Vec<String>,
+    /// Ranges within `addresses` that are never granted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::ranges")]
+    pub exclude: Vec<String>,
+    /// Whether a Service that names no address and no pool may get one from here.
+    #[serde(default = "yes")]
+    pub auto_assign: bool,
+    /// Among several pools, the one with the higher priority is used first.
+    #[serde(default)]
+    pub priority: i32,
+    /// Namespaces whose Services may use the pool; absent means all. Not enforced by this version:
+    /// a pool that sets it is not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// Services that may use the pool, by their labels; absent means all. Not enforced by this
+    /// version: a pool that sets it is not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_selector: Option<LabelSelector>,
+    /// How much of the pool one tenant may hold. Not enforced by this version: a pool that sets it is
+    /// not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
+    /// Leaves out the lowest and the highest address of each IPv4 CIDR in `addresses` (of prefix
+    /// length 30 or less), which some equipment takes for the network's and the broadcast address.
+    #[serde(default)]
+    pub avoid_network_and_broadcast: bool,
+    /// Whether Services that ask for an internal load balancer, only those, or only others may use the
+    /// pool. This version enforces `Any` alone: a pool with another scope is not used.
+    #[serde(default)]
+    pub scope: Scope,
+    /// Grants only to Services with source ranges. Not enforced by this version: a pool that sets it is
+    /// not used.
+    #[serde(default)]
+    pub require_source_ranges: bool,
+    /// How long a released address rests before it is granted again, such as `30s` or `1h`. Not
+    /// enforced by this version: a pool that sets it is not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub release_delay: Option<String>,
+    /// Who may share an address with whom. Not enforced by this version: a pool that sets it is not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Sharing>,
+    /// CIDRs that an exposed ExternalName may lead to; empty means none. Not enforced by this version:
+    /// a pool that sets it is not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::cidrs")]
+    pub external_targets: Vec<String>,
+    /// Where the addresses are announced; absent means by every node that has an interface on the
+    /// address's subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announce: Option<PoolAnnounce>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// How much of a pool one tenant may hold.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quota {
+    /// Addresses that the Services of one namespace may hold together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub per_namespace: Option<i32>,
+}
+
+/// Who may share an address with whom.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sharing {
+    /// Namespaces whose Services may share addresses with each other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
+    pub namespaces: Vec<String>,
+}
+
+/// What cloud "internal load balancer" annotations select.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Scope {
+    #[default]
+    /// Every Service may use the pool.
+    Any,
+    /// Only Services that ask for an internal load balancer.
+    Internal,
+    /// Only Services that do not ask for an internal one.
+    External,
+}
+
+/// Where a pool's addresses are announced.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolAnnounce {
+    /// Nodes that may announce; absent means all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<LabelSelector>,
+    /// Interfaces to announce on, as names or globs such as `enp*`. An address off every node's
+    /// subnet is announced only where this names an interface, and its clients need an on-link route.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::interface_names")]
+    pub interfaces: Vec<String>,
+}
+
+/// What has become of the pool's addresses, written by the controller.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IPPoolStatus {
+    /// The `metadata.generation` that this status was computed from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Counts of IPv4 addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<Capacity>,
+    /// Counts of IPv6 addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Capacity>,
+    /// `Ready`, `Exhausted`, `Conflicted` and `Unreachable`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Counts of addresses of one family. Counts stop at 9223372036854775807.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capacity {
+    /// Addresses of the pool that could ever be granted.
+    pub total: i64,
+    /// Addresses that Services hold.
+    pub granted: i64,
+    /// Addresses kept for somebody who does not hold them now.
+    pub reserved: i64,
+    /// Addresses that the next Service could be given.
+    pub available: i64,
+}
+
+impl IPPoolSpec {
+    /// The addresses that the pool may grant: `addresses` without `exclude` and, where asked for,
+    /// without network and broadcast addresses. Entries that do not parse are left out and returned
+    /// beside the set, so that one bad entry does not take the pool away.
+    pub fn grantable(&self) -> (AddressSet, Vec<RangeError>) {
+        let mut set = AddressSet::new();
+        let mut errors = Vec::new();
+        let parse = |text: &String, errors: &mut Vec<RangeError>| match text.parse::<AddressRange>() {
+            Ok(range) => Some(range),
+            Err(error) => {
+                errors.push(error);
+                None
+            }
+        };
+        for text in &self.addresses {
+            if let Some(range) = parse(text, &mut errors) {
+                set.insert(range);
+            }
+        }
+        if self.avoid_network_and_broadcast {
+            let networks = self.addresses.iter().filter_map(|text| text.parse::<ipnet::Ipv4Net>().ok());
+            for network in networks.filter(|network| network.prefix_len() <= 30) {
+                set.remove(AddressRange::single(network.network().into()));
+                set.remove(AddressRange::single(network.broadcast().into()));
+            }
+        }
+        for text in &self.exclude {
+            if let Some(range) = parse(text, &mut errors) {
+                set.remove(range);
+            }
+        }
+        (set, errors)
+    }
+
+    /// The fields that are set and that this version does not enforce, as paths below `spec`.
+    pub fn not_implemented(&self) -> Vec<&'static str> {
+        let mut fields = Vec::new();
+        let mut note = |set: bool, field| {
+            if set {
+                fields.push(field);
+            }
+        };
+        note(self.namespace_selector.is_some(), "namespaceSelector");
+        note(self.service_selector.is_some(), "serviceSelector");
+        note(self.quota.is_some(), "quota");
+        note(self.scope != Scope::Any, "scope");
+        note(self.require_source_ranges, "requireSourceRanges");
+        note(self.release_delay.is_some(), "releaseDelay");
+        note(self.sharing.is_some(), "sharing");
+        note(!self.external_targets.is_empty(), "externalTargets");
+        fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Family;
+
+    fn pool(addresses: &[&str], exclude: &[&str]) -> IPPoolSpec {
+        IPPoolSpec {
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            exclude: exclude.iter().map(ToString::to_string).collect(),
+            ..IPPoolSpec::default()
+        }
+    }
+
+    #[test]
+    fn excluded_addresses_are_not_grantable() {
+        let (set, errors) = pool(&["10.0.0.0/24"], &["10.0.0.0-10.0.0.9"]).grantable();
+        assert!(errors.is_empty());
+        assert_eq!(set.count(Family::IPv4), 246);
+        assert_eq!(set.first(Family::IPv4), Some("10.0.0.10".parse().unwrap()));
+    }
+
+    #[test]
+    fn network_and_broadcast_are_left_out_of_cidrs_but_not_of_ranges() {
+        let mut spec = pool(&["10.0.0.0/30", "10.0.1.0-10.0.1.3", "10.0.2.0/31", "fd00::/126"], &[]);
+        spec.avoid_network_and_broadcast = true;
+        let (set, _) = spec.grantable();
+        assert_eq!(set.count(Family::IPv4), 2 + 4 + 2);
+        assert_eq!(set.count(Family::IPv6), 4);
+    }
+
+    #[test]
+    fn a_bad_entry_is_reported_and_the_rest_is_used() {
+        let (set, errors) = pool(&["10.0.0.0/24", "10.0.9.9-10.0.9.1"], &[]).grantable();
+        assert_eq!(set.count(Family::IPv4), 256);
+        assert_eq!(errors.len(), 1);
+    }
+
+    #[test]
+    fn a_pool_of_addresses_alone_uses_nothing_that_is_not_enforced() {
+        let spec: IPPoolSpec =
+            serde_json::from_value(serde_json::json!({"addresses": ["10.0.0.0/24"]})).unwrap();
+        assert!(spec.auto_assign);
+        assert!(spec.not_implemented().is_empty());
+    }
+}
