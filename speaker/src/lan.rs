@@ -1,0 +1,124 @@
+//! Values of the LAN that every mind and every driver of the speaker speaks of.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use landfall_crds::Fallback;
+
+/// The name of a Node; cheap to clone, since it travels through every event.
+pub type NodeName = Arc<str>;
+
+/// The kernel's index of an interface (`ifindex`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkIndex(pub u32);
+
+/// An Ethernet hardware address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// `ff:ff:ff:ff:ff:ff`.
+    pub const BROADCAST: Self = Self([0xff; 6]);
+    /// `00:00:00:00:00:00`, "unknown" in an ARP request.
+    pub const ZERO: Self = Self([0; 6]);
+
+    /// Whether the address names a group of stations (IEEE 802: the lowest bit of the first byte).
+    pub fn is_multicast(self) -> bool {
+        self.0[0] & 1 == 1
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// A text is not six groups of two hexadecimal digits joined by colons.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a MAC address such as 02:00:5e:10:00:01")]
+pub struct MacAddrError(String);
+
+impl FromStr for MacAddr {
+    type Err = MacAddrError;
+
+    fn from_str(text: &str) -> Result<Self, MacAddrError> {
+        let bad = || MacAddrError(text.to_owned());
+        let mut bytes = [0; 6];
+        let mut groups = text.split(':');
+        for byte in &mut bytes {
+            let group = groups.next().filter(|group| group.len() == 2).ok_or_else(bad)?;
+            *byte = u8::from_str_radix(group, 16).map_err(|_| bad())?;
+        }
+        if groups.next().is_some() { Err(bad()) } else { Ok(Self(bytes)) }
+    }
+}
+
+/// An interface of this node on which it could announce, as netlink tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's index.
+    pub index: LinkIndex,
+    /// The kernel's name, such as `eth0`.
+    pub name: String,
+    /// Its hardware address.
+    pub mac: MacAddr,
+    /// Whether it is administratively up and has carrier (`IFF_UP` and `IFF_LOWER_UP`).
+    pub carrier: bool,
+    /// The node's own addresses on it, each with the prefix length of its subnet.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Link {
+    /// Whether `address` lies on one of the link's subnets. Link-local subnets do not count.
+    pub fn has_on_link(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|own| own.contains(&address))
+    }
+}
+
+/// Another speaker, as its Speaker object tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Its node.
+    pub node: NodeName,
+    /// Its interfaces.
+    pub links: Vec<PeerLink>,
+}
+
+/// An interface of another speaker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerLink {
+    /// Its hardware address.
+    pub mac: MacAddr,
+    /// The subnets on its link.
+    pub subnets: Vec<IpNet>,
+    /// Every address of its own on that link, which nobody may announce.
+    pub addresses: Vec<IpAddr>,
+    /// The address at which it is watched there, if it has one yet.
+    pub address: Option<IpAddr>,
+}
+
+/// An address to look after, as its VirtualIP tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// The address.
+    pub address: IpAddr,
+    /// Whether a Service claims it; without a claim it is never announced.
+    pub claimed: bool,
+    /// The placement's epoch; zero where there is no placement.
+    pub epoch: i64,
+    /// The nodes that may announce, best first.
+    pub candidates: Vec<NodeName>,
+    /// Names or globs of interfaces to announce on; empty means those on the address's subnet.
+    pub interfaces: Vec<String>,
+    /// Who may announce when no candidate can.
+    pub fallback: Fallback,
+    /// The highest term that the object's status tells of; zero where nobody ever announced.
+    pub last_term: u64,
+    /// Whether anybody announced it before. If not, the LAN is probed for a duplicate first.
+    pub announced_before: bool,
+}

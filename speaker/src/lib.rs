@@ -1,0 +1,8 @@
+//! Announces the addresses of LoadBalancer Services on the LAN of its node and takes over when a peer
+//! dies.
+//!
+//! Everything that decides is in the rooms of the [`mind`]; everything that touches Linux or Kubernetes
+//! is in `drivers` and `sys`.
+
+pub mod lan;
+pub mod mind;

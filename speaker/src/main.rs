@@ -1,0 +1,3 @@
+//! The speaker's process.
+
+fn main() {}
