@@ -1,0 +1,67 @@
+# The everyday commands of Landfall. `make demo` shows what it does, `make test` proves it.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+STATIC := target/$(HOST)/release
+BINARIES := landfall-controller landfall-speaker landfall-lab landfall-backend
+TOOLS := $(or $(LANDFALL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/landfall)/tools
+CARGO_DENY_VERSION := 0.20.2
+
+.PHONY: help
+help: ## Say what there is
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+.PHONY: demo
+demo: build kubernetes packages ## Show a Service getting its address, and surviving its node, on a real Kubernetes
+	target/release/landfall-lab demo $(DEMO_FLAGS)
+
+.PHONY: test
+test: lint build kubernetes packages ## Pass every test: lints, unit and property tests, simulator, end-to-end in the lab
+	@echo "== unit and property tests, simulator"
+	cargo test --workspace --lib --bins --tests --exclude landfall-tests
+	@echo "== the lab and end-to-end tests"
+	cargo test -p landfall-tests
+
+.PHONY: lab
+lab: build kubernetes packages ## Open a shell in a lab with Landfall installed
+	target/release/landfall-lab shell $(LAB_FLAGS)
+
+.PHONY: bench
+bench: build kubernetes packages ## Measure what the README states, and print ratios
+	target/release/landfall-lab bench $(BENCH_FLAGS)
+
+.PHONY: build
+build: rust ## Build static binaries into target/release
+	@echo "== building static binaries (several minutes the first time)"
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(HOST) $(addprefix --bin ,$(BINARIES))
+	@mkdir -p target/release && ln -f $(addprefix $(STATIC)/,$(BINARIES)) target/release/
+
+.PHONY: lint
+lint: rust $(TOOLS)/bin/cargo-deny ## Check formatting, lints, licences and generated files
+	@echo "== formatting, lints, licences"
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(TOOLS)/bin/cargo-deny --locked check licenses bans sources
+
+.PHONY: manifests
+manifests: rust ## Write crds/*.yaml from the types in crds/src
+	cargo run -p landfall-crds --bin crdgen crds
+
+.PHONY: kubernetes
+kubernetes: ## Build the Kubernetes programs of the lab, once
+	@tests/kubernetes/build.sh >/dev/null
+
+.PHONY: packages
+packages: ## Install the Debian packages that the lab needs, where missing
+	@tests/install.sh
+
+.PHONY: rust
+rust:
+	@command -v cargo >/dev/null || { echo "Rust is missing: install $$(sed -n 's/^channel = //p' rust-toolchain.toml) with rustup (https://rustup.rs), then run this again" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "A C compiler is missing: apt-get install build-essential, then run this again" >&2; exit 1; }
+
+$(TOOLS)/bin/cargo-deny:
+	@echo "== installing cargo-deny $(CARGO_DENY_VERSION) into $(TOOLS) (about 4 minutes, once)"
+	cargo install --quiet --locked --root $(TOOLS) cargo-deny@$(CARGO_DENY_VERSION)
