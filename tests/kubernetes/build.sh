@@ -26,7 +26,7 @@ grep -q "k8s.io/kubernetes v$version\$" go.mod ||
 command -v go >/dev/null ||
   { say "Go is missing: install Go $(awk '$1 == "go" {print $2}' go.mod) or later (https://go.dev/dl), or set LANDFALL_KUBERNETES_BIN to a folder of Kubernetes $version programs"; exit 1; }
 
-key=$(cat main.go go.mod go.sum <(go env GOVERSION GOARCH) | sha256sum | cut -c1-16)
+key=$(cat main.go go.mod go.sum build.sh <(go env GOVERSION GOARCH) | sha256sum | cut -c1-16)
 store=${LANDFALL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/landfall}/kubernetes
 folder=$store/v$version-$key
 if [ ! -e "$folder/kubelet" ]; then
@@ -41,11 +41,14 @@ if [ ! -e "$folder/kubelet" ]; then
   total=$(go list -deps . | wc -l)
   work=$(mktemp -d "$store/build.XXXXXX")
   trap 'rm -rf "$work"' EXIT
+  # What the programs say about themselves, and what clients of /version decide by.
+  says="-X k8s.io/component-base/version.gitVersion=v$version -X k8s.io/component-base/version.gitMajor=1"
+  says="$says -X k8s.io/component-base/version.gitMinor=$(echo "$version" | cut -d. -f2)"
   started=$SECONDS
   log=$work/build.log
   # `go build -v` names each package as its compilation starts.
   set +e
-  CGO_ENABLED=0 go build -v -buildvcs=false -trimpath -ldflags="-s -w" -o "$work/kubernetes" . 2>&1 |
+  CGO_ENABLED=0 go build -v -buildvcs=false -trimpath -ldflags="-s -w $says" -o "$work/kubernetes" . 2>&1 |
     tee "$log" | awk -v total="$total" -v tty="$([ -t 2 ] && echo 1)" '
       { done = int(100 * NR / total) }
       done >= next_step { printf "kubernetes: %d%% (%d of %d packages)\n", done, NR, total > "/dev/stderr"; next_step = done + 5 }'

@@ -1,0 +1,190 @@
+//! The API server itself refuses a bad object, with a sentence that says what is wrong, on create and
+//! on update.
+
+use anyhow::{Context, ensure};
+use kube::Client;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use landfall_crds::{IPPool, Speaker, VirtualIP};
+use serde_json::{Value, json};
+
+/// What the API server is expected to say.
+enum Answer {
+    Accepted,
+    /// Refused, with this in the message.
+    Refused(&'static str),
+}
+use Answer::{Accepted, Refused};
+
+fn pools() -> Vec<(Value, Answer)> {
+    let addresses = |list: &[&str]| json!({ "addresses": list });
+    vec![
+        (addresses(&["192.168.10.0/24"]), Accepted),
+        (addresses(&["192.168.10.50-192.168.10.99", "fd00::/64", "10.0.0.7/32", "10.0.0.9-10.0.0.9"]), Accepted),
+        (addresses(&["10.0.0.255-10.0.1.0", "fd00::1:50-fd00::2:10", "fd00::-fd00:0:0:ffff::"]), Accepted),
+        (addresses(&["0A00::/64"]), Accepted),
+        (
+            json!({
+                "addresses": ["13.12.21.0/24"], "exclude": ["13.12.21.0-13.12.21.9"], "autoAssign": false,
+                "priority": 7, "avoidNetworkAndBroadcast": true, "scope": "External", "releaseDelay": "1h30m",
+                "quota": {"perNamespace": 3}, "requireSourceRanges": true, "sharing": {"namespaces": ["a", "b"]},
+                "externalTargets": ["10.9.0.0/16"], "namespaceSelector": {"matchLabels": {"team": "a"}},
+                "announce": {"interfaces": ["eth1", "enp*"], "nodeSelector": {"matchLabels": {"lan": "yes"}}},
+            }),
+            Accepted,
+        ),
+        (json!({}), Refused("spec.addresses: Required value")),
+        (addresses(&[]), Refused("should have at least 1 items")),
+        (addresses(&["lan"]), Refused("must be a CIDR such as 192.168.10.0/24 or a range")),
+        (addresses(&["10.0.0.5"]), Refused("a single address is a /32")),
+        (addresses(&["10.0.0.0/33"]), Refused("must be a CIDR")),
+        (addresses(&["10.0.0.300-10.0.0.301"]), Refused("must be a CIDR")),
+        (addresses(&["10.0.0.1-10.0.0.2-10.0.0.3"]), Refused("must be a CIDR")),
+        (addresses(&["::ffff:10.0.0.1-::ffff:10.0.0.9"]), Refused("must be a CIDR")),
+        (addresses(&["10.0.0.5/24"]), Refused("bits beyond the prefix length")),
+        (addresses(&["10.0.0.9-fd00::9"]), Refused("different families")),
+        (addresses(&["10.0.0.9-10.0.0.8"]), Refused("the first address is after the last")),
+        (addresses(&["10.1.0.0-10.0.255.255"]), Refused("the first address is after the last")),
+        (addresses(&["fd00::99-fd00::50"]), Refused("the first address is after the last")),
+        (addresses(&["fd00:0:0:1::-fd00::ffff"]), Refused("the first address is after the last")),
+        (addresses(&["10.0.0.0/24", "10.0.0.0/24"]), Refused("Duplicate value: \"10.0.0.0/24\"")),
+        (addresses(&["2001:db8::/16"]), Refused("bits beyond the prefix length")),
+        (addresses(&["fd00::/16"]), Refused("too large to be meant")),
+        (addresses(&["fd00::-fdff::"]), Refused("too large to be meant")),
+        (addresses(&["0.0.0.0/0"]), Refused("too large to be meant")),
+        (addresses(&["127.0.0.0/24"]), Refused("loopback")),
+        (addresses(&["169.254.0.0/16"]), Refused("link-local")),
+        (addresses(&["224.0.0.1-224.0.0.9"]), Refused("multicast")),
+        (addresses(&["fe80::1-fe80::2"]), Refused("link-local")),
+        (json!({"addresses": ["10.0.0.0/24"], "scope": "Private"}), Refused("Unsupported value: \"Private\"")),
+        (json!({"addresses": ["10.0.0.0/24"], "releaseDelay": "soon"}), Refused("spec.releaseDelay")),
+        (json!({"addresses": ["10.0.0.0/24"], "exclude": ["nothing"]}), Refused("spec.exclude[0]")),
+        (json!({"addresses": ["10.0.0.0/24"], "externalTargets": ["db.example"]}), Refused("must be a CIDR")),
+        (json!({"addresses": ["10.0.0.0/24"], "announce": {"interfaces": ["a b"]}}), Refused("announce.interfaces[0]")),
+    ]
+}
+
+fn claim(service: &str) -> Value {
+    json!({"namespace": "default", "name": service, "uid": "u"})
+}
+
+fn port(protocol: &str, port: u16, service: &str) -> Value {
+    json!({"protocol": protocol, "port": port, "claim": {"namespace": "default", "name": service}})
+}
+
+fn virtual_ips() -> Vec<(&'static str, Value, Answer)> {
+    let named = "a VirtualIP is named by its address";
+    vec![
+        ("192.0.2.1", json!({"address": "192.0.2.1"}), Accepted),
+        ("fd00-0000-0000-0000-0000-0000-0000-0010", json!({"address": "fd00::10"}), Accepted),
+        (
+            "192.0.2.2",
+            json!({
+                "address": "192.0.2.2", "pool": "lan", "claims": [claim("a"), claim("b")],
+                "ports": [port("TCP", 80, "a"), port("UDP", 80, "b")],
+                "placement": {"epoch": 1, "candidates": [{"node": "n1"}]},
+                "announce": {"interfaces": [], "fallback": "AnyOnSubnet"},
+            }),
+            Accepted,
+        ),
+        ("192.0.2.3", json!({"address": "192.0.2.3", "reservation": {"namespace": "a", "name": "db"}}), Accepted),
+        ("192.0.2.9", json!({"address": "192.0.2.1"}), Refused(named)),
+        ("web", json!({"address": "192.0.2.1"}), Refused(named)),
+        ("fd00-0-0-0-0-0-0-10", json!({"address": "fd00::10"}), Refused(named)),
+        ("fd00-0000-0000-0000-0000-0000-0000-0011", json!({"address": "fd00::10"}), Refused(named)),
+        (
+            "fd00-0000-0000-0000-0000-0000-0000-0010",
+            json!({"address": "fd00:0::10"}),
+            Refused("in its canonical form"),
+        ),
+        ("192.0.2.1", json!({}), Refused("spec.address: Required value")),
+        ("lan", json!({"address": "lan"}), Refused("must be an IPv4 address")),
+        ("127.0.0.1", json!({"address": "127.0.0.1"}), Refused("loopback")),
+        ("224.0.0.5", json!({"address": "224.0.0.5"}), Refused("multicast")),
+        (
+            "192.0.2.1",
+            json!({"address": "192.0.2.1", "claims": [claim("a")], "ports": [port("TCP", 80, "a"), port("TCP", 80, "a")]}),
+            Refused("Duplicate value"),
+        ),
+        (
+            "192.0.2.1",
+            json!({"address": "192.0.2.1", "claims": [claim("a"), claim("a")]}),
+            Refused("Duplicate value"),
+        ),
+        (
+            "192.0.2.1",
+            json!({"address": "192.0.2.1", "claims": [claim("a")], "ports": [port("TCP", 80, "b")]}),
+            Refused("every port names one of spec.claims"),
+        ),
+        (
+            "192.0.2.1",
+            json!({"address": "192.0.2.1", "claims": [claim("a")], "ports": [port("ICMP", 80, "a")]}),
+            Refused("Unsupported value: \"ICMP\""),
+        ),
+        (
+            "192.0.2.1",
+            json!({"address": "192.0.2.1", "claims": [claim("a")], "ports": [port("TCP", 0, "a")]}),
+            Refused("spec.ports[0].port"),
+        ),
+    ]
+}
+
+fn object(kind: &str, name: &str, spec: &Value) -> anyhow::Result<DynamicObject> {
+    Ok(serde_json::from_value(json!({
+        "apiVersion": "landfall.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec,
+    }))?)
+}
+
+fn check(what: &str, result: Result<DynamicObject, kube::Error>, answer: &Answer) -> anyhow::Result<()> {
+    match (result, answer) {
+        (Ok(_), Accepted) => Ok(()),
+        (Err(kube::Error::Api(status)), Refused(fragment)) => {
+            ensure!(
+                status.message.contains(fragment),
+                "{what}: refused, but not with '{fragment}': {}",
+                status.message
+            );
+            Ok(())
+        }
+        (Ok(_), Refused(fragment)) => anyhow::bail!("{what}: accepted instead of refused with '{fragment}'"),
+        (Err(error), _) => Err(error).with_context(|| what.to_owned()),
+    }
+}
+
+/// Runs both tables as an administrator, by dry runs for create and against stored objects for update.
+pub async fn bad_objects_are_refused_with_a_sentence(client: Client) -> anyhow::Result<()> {
+    let pool_api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<IPPool>(&()));
+    let vip_api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<VirtualIP>(&()));
+    let speaker_api: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<Speaker>(&()));
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    let dry_patch = PatchParams { dry_run: true, ..PatchParams::default() };
+
+    pool_api
+        .create(&PostParams::default(), &object("IPPool", "table", &json!({"addresses": ["203.0.113.0/28"], "autoAssign": false}))?)
+        .await?;
+    for (spec, answer) in pools() {
+        let what = format!("IPPool {spec}");
+        check(&format!("create {what}"), pool_api.create(&dry_run, &object("IPPool", "table-new", &spec)?).await, &answer)?;
+        let replace = Patch::Json::<()>(serde_json::from_value(json!([{"op": "replace", "path": "/spec", "value": spec}]))?);
+        check(&format!("update to {what}"), pool_api.patch("table", &dry_patch, &replace).await, &answer)?;
+    }
+    pool_api.delete("table", &DeleteParams::default()).await?;
+
+    for (name, spec, answer) in virtual_ips() {
+        let what = format!("VirtualIP {name} {spec}");
+        check(&format!("create {what}"), vip_api.create(&dry_run, &object("VirtualIP", name, &spec)?).await, &answer)?;
+    }
+    let stored = json!({"address": "192.0.2.77"});
+    vip_api.create(&PostParams::default(), &object("VirtualIP", "192.0.2.77", &stored)?).await?;
+    for (patch, answer) in [
+        (json!({"address": "192.0.2.78"}), Refused("never changes")),
+        (json!({"pool": "lan", "claims": [claim("a")], "ports": [port("TCP", 80, "a")]}), Accepted),
+        (json!({"claims": [claim("a")], "ports": [port("TCP", 80, "b")]}), Refused("every port names one of spec.claims")),
+        (json!({"claims": [claim("a")], "ports": [port("UDP", 53, "a"), port("UDP", 53, "a")]}), Refused("Duplicate value")),
+    ] {
+        let what = format!("update VirtualIP with {patch}");
+        check(&what, vip_api.patch("192.0.2.77", &dry_patch, &Patch::Merge(json!({"spec": patch}))).await, &answer)?;
+    }
+    vip_api.delete("192.0.2.77", &DeleteParams::default()).await?;
+
+    check("create Speaker", speaker_api.create(&dry_run, &object("Speaker", "table", &json!({}))?).await, &Accepted)
+}
