@@ -4,5 +4,7 @@
 //! Everything that decides is in the rooms of the [`mind`]; everything that touches Linux or Kubernetes
 //! is in `drivers` and `sys`.
 
+pub mod drivers;
 pub mod lan;
 pub mod mind;
+pub mod sys;

@@ -1,0 +1,20 @@
+//! Everything of the speaker that touches Linux or Kubernetes. Nothing here decides who announces.
+//!
+//! ```text
+//!  netlink ──links, gateways──▶ ┌────────────┐
+//!  watch ────vips, peers──────▶ │ lan_thread │ ◀──frames, datagrams──▶ sockets
+//!  state_file ──at start──────▶ │   (Mind)   │
+//!                               └─────┬──────┘
+//!                                  reports
+//!                                     ▼
+//!                     report ──▶ Speaker and VirtualIP status, Events
+//! ```
+//!
+//! The mind and its sockets live on a thread of their own, which waits for nothing but the LAN and its
+//! own deadline. All else shares one other thread.
+
+// Drivers are where the clock is read.
+#![allow(clippy::disallowed_methods)]
+
+pub mod interfaces;
+pub mod netlink;

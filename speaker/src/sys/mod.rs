@@ -1,0 +1,12 @@
+//! What Linux is asked for by hand: raw Ethernet sockets, datagram sockets that are bound to one link,
+//! multicast memberships, and waiting for all of them at once.
+//!
+//! This is the only place in the speaker with `unsafe` code. Nothing here decides anything, and nothing
+//! blocks save [`wait`].
+
+pub mod datagram;
+pub mod groups;
+pub mod packet;
+mod wake;
+
+pub use wake::{Waker, wait};
