@@ -13,6 +13,7 @@ mod namespace;
 mod node;
 mod pki;
 pub mod plan;
+pub mod probe;
 mod process;
 mod programs;
 mod runtime;
