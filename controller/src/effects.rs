@@ -43,7 +43,8 @@ pub enum Effect {
         /// `spec`.
         spec: Box<VirtualIPSpec>,
     },
-    /// Replaces a VirtualIP's spec (beyond `reservation`, which stays as it is on the server).
+    /// Replaces a VirtualIP's spec (beyond `reservation`, which stays as it is on the server). One
+    /// with claims also gets our finalizer where it is missing; one without keeps what it has.
     UpdateVirtualIp {
         /// The VirtualIP.
         virtual_ip: Exactly,
@@ -62,12 +63,21 @@ pub enum Effect {
         /// The VirtualIP.
         virtual_ip: Exactly,
     },
-    /// Replaces `status.loadBalancer.ingress` of a Service.
+    /// Takes our finalizer off a VirtualIP that stays, because somebody has reserved it.
+    UnclaimVirtualIp {
+        /// The VirtualIP.
+        virtual_ip: Exactly,
+    },
+    /// Replaces `status.loadBalancer.ingress` of a Service and sets our conditions, in one write: a
+    /// grant then costs one write of the Service's status, and addresses of ours never stand there
+    /// without the condition that says so.
     SetIngress {
         /// The Service.
         service: Exactly,
         /// The whole list; empty takes all away.
         ingress: Vec<LoadBalancerIngress>,
+        /// As in [`Effect::SetConditions`].
+        conditions: Vec<Condition>,
     },
     /// Sets our conditions in a Service's status, by server-side apply under our manager: those given
     /// are the whole of ours, so an empty list takes them away.
