@@ -65,6 +65,14 @@ impl LanClient {
         let source = from.map(|address| format!(" src {address}")).unwrap_or_default();
         self.namespace.ip(&[format!("route replace {destination} dev eth0{source}")])
     }
+
+    /// Gives the client a route by way of another host: `10.96.0.0/16` via a node.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn add_route(&self, destination: &str, via: IpAddr) -> Result<()> {
+        self.namespace.ip(&[format!("route replace {destination} via {via}")])
+    }
 }
 
 fn nodad(address: IpAddr) -> &'static str {

@@ -34,7 +34,7 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Starts etcd and the API server; they answer a few seconds later.
-    pub(crate) fn start(programs: &Path, folder: &Path, pki: &Pki) -> Result<Self> {
+    pub(crate) fn start(programs: &Path, folder: &Path, pki: &Pki, kubelets: bool) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let etcd = start_etcd(programs, folder)?;
         let [gateway, gateway6] = [plan::GATEWAY_V4.to_string(), plan::GATEWAY_V6.to_string()];
@@ -48,7 +48,11 @@ impl ControlPlane {
         write_audit_policy(folder)?;
 
         let api_server_arguments = api_server_arguments(folder, pki, &server, &kubelet_client);
-        let manager = manager_arguments(pki, &pki.kubeconfig("system:kube-controller-manager", None)?);
+        let mut manager = manager_arguments(pki, &pki.kubeconfig("system:kube-controller-manager", None)?);
+        if !kubelets {
+            // Nobody renews the nodes' leases, so nobody may judge by them.
+            manager.push("--controllers=*,-node-lifecycle-controller".to_owned());
+        }
         let scheduler = scheduler_arguments(&pki.kubeconfig("system:kube-scheduler", None)?);
         Ok(Self {
             programs: programs.to_owned(),
@@ -93,6 +97,14 @@ impl ControlPlane {
     /// Lets the API server neither answer nor close its connections, or go on.
     pub fn freeze_api_server(&self, frozen: bool) {
         self.api_server().signal(if frozen { Signal::SIGSTOP } else { Signal::SIGCONT });
+    }
+
+    pub(crate) fn mend(&self) -> Result<()> {
+        self.freeze_api_server(false);
+        if self.api_server().ended().is_some() {
+            self.start_api_server()?;
+        }
+        Ok(())
     }
 
     /// The record of every write request.

@@ -24,7 +24,9 @@ use super::{
     namespace::Namespace,
     node::Node,
     pki::Pki,
-    plan, process, runtime,
+    plan,
+    pods::{self, Pods},
+    process, runtime,
     runtime::ProxyMode,
     say,
     switch::Switch,
@@ -60,6 +62,7 @@ pub struct Lab {
     control_plane: ControlPlane,
     nodes: Vec<Node>,
     clients: Vec<LanClient>,
+    pods: Pods,
     client: Client,
     kubeconfig: PathBuf,
 }
@@ -89,8 +92,12 @@ impl Lab {
     async fn start(inside: &Inside, options: LabOptions, stage: &Stage) -> Result<Self> {
         let pki = Pki::create(&Path::new(RUN).join("pki"))?;
         let switch = Switch::create()?;
-        let control_plane =
-            ControlPlane::start(inside.programs(), &Path::new(RUN).join("control-plane"), &pki)?;
+        let control_plane = ControlPlane::start(
+            inside.programs(),
+            &Path::new(RUN).join("control-plane"),
+            &pki,
+            options.kubelets,
+        )?;
         let kubeconfig = pki.kubeconfig("admin", Some("system:masters"))?;
         let client = client_for(&kubeconfig).await?;
         stage.done("etcd and the API server started");
@@ -112,6 +119,7 @@ impl Lab {
             control_plane,
             nodes,
             clients,
+            pods: Pods::default(),
             client,
             kubeconfig,
         };
@@ -166,15 +174,16 @@ impl Lab {
             api.create(&PostParams::default(), &object)
                 .await
                 .with_context(|| format!("creating Node {}", node.name()))?;
+            if !self.options.kubelets {
+                pods::make_ready(&api, node).await?;
+            }
         }
         Ok(())
     }
 
     async fn wait_until_up(&self, stage: &Stage) -> Result<()> {
-        if self.options.kubelets {
-            self.nodes_ready().await?;
-            stage.done("every node is Ready");
-        }
+        self.nodes_ready().await?;
+        stage.done("every node is Ready");
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), "default");
         eventually(seconds(20), "the default ServiceAccount is there", async || {
             accounts.get("default").await.map(|_| ()).map_err(Into::into)
@@ -211,6 +220,18 @@ impl Lab {
     /// When it does not within 60 s, or has ended.
     pub async fn api_server_answers(&self) -> Result<()> {
         self.control_plane.ready(&self.client).await
+    }
+
+    /// Undoes every fault that the lab can play: brings ports up, ends loss,
+    /// thaws nodes, and starts the API server where it was killed.
+    ///
+    /// # Errors
+    /// When something cannot be undone.
+    pub async fn mend(&self) -> Result<()> {
+        self.nodes.iter().for_each(Node::thaw);
+        self.switch.mend()?;
+        self.control_plane.mend()?;
+        self.api_server_answers().await
     }
 
     /// What the lab was asked to have.
@@ -263,6 +284,10 @@ impl Lab {
             .iter()
             .find(|client| client.name() == name)
             .ok_or_else(|| anyhow!("the lab has no client {name}"))
+    }
+
+    pub(crate) fn pods(&self) -> &Pods {
+        &self.pods
     }
 
     /// A client of the API with all rights.
