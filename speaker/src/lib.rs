@@ -6,5 +6,6 @@
 
 pub mod drivers;
 pub mod lan;
+pub mod metrics;
 pub mod mind;
 pub mod sys;

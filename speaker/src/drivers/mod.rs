@@ -17,4 +17,8 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod interfaces;
+pub mod lan_thread;
 pub mod netlink;
+pub mod picture;
+pub mod readiness;
+pub mod sockets;

@@ -1,0 +1,445 @@
+//! The thread that owns the mind and all sockets on the LAN.
+//!
+//! It waits for the sockets, for events of the other drivers and for the mind's own deadline, and for
+//! nothing else: no file, no lock, no API. What it has to say leaves through a queue that may be full;
+//! then the whole picture follows as soon as there is room, so a slow reader costs detail, not truth.
+//!
+//! All sockets are drained before the deadline is looked at: a datagram that came in while the thread
+//! was kept from running must not count as missing.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc as std_mpsc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use super::picture::{Picture, Told};
+use super::sockets::{Problem, Sockets, Source};
+use crate::lan::Link;
+use crate::metrics::{Metrics, Traffic, TrafficResult};
+use crate::mind::{Action, Event};
+use crate::sys::{Waker, wait};
+
+/// Events that may wait for the thread.
+const EVENTS: usize = 1024;
+/// Reports that may wait for their reader.
+const REPORTS: usize = 4096;
+/// Events that are handled before the sockets get their turn again.
+const TURN: usize = 256;
+/// The longest wait. The pulse is felt at least so often.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// When sockets that could not be opened are tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What decides. See [`crate::mind`].
+pub trait Mind: Send + 'static {
+    /// Takes an event in and pushes what is to be done.
+    fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>);
+    /// When it wants to be woken.
+    fn next_deadline(&self) -> Option<Instant>;
+    /// Called about once a second, to tell what it counts.
+    fn publish(&self, metrics: &Metrics);
+}
+
+/// What the thread says.
+#[derive(Debug)]
+pub enum FromLan {
+    /// The mind reports something.
+    Told(Told),
+    /// Reports were dropped; this is how things are.
+    Resync(Box<Picture>),
+    /// The sockets were opened, save those named.
+    Sockets(Vec<Problem>),
+    /// The mind has handed everything over.
+    Left,
+}
+
+/// The thread, as the other drivers hold it.
+#[derive(Clone, Debug)]
+pub struct LanThread {
+    events: std_mpsc::SyncSender<Event>,
+    waker: Waker,
+    pulse: Arc<Pulse>,
+}
+
+/// Tells when the thread last turned.
+#[derive(Debug)]
+pub struct Pulse {
+    start: Instant,
+    last: AtomicU64,
+}
+
+impl Pulse {
+    fn beat(&self, now: Instant) {
+        let millis = now.saturating_duration_since(self.start).as_millis();
+        self.last.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long ago the thread last turned.
+    pub fn age(&self) -> Duration {
+        self.start.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
+    }
+}
+
+/// The thread is gone; nothing can be done without it.
+#[derive(Debug, thiserror::Error)]
+#[error("the thread that serves the LAN has ended")]
+pub struct Gone;
+
+impl LanThread {
+    /// Starts the thread. It ends when all clones of the handle are dropped.
+    ///
+    /// # Errors
+    /// The kernel has no thread or no file descriptor left.
+    pub fn start(
+        mind: impl Mind,
+        port: u16,
+        metrics: Metrics,
+    ) -> std::io::Result<(Self, mpsc::Receiver<FromLan>)> {
+        let (events, inbox) = std_mpsc::sync_channel(EVENTS);
+        let (outbox, reports) = mpsc::channel(REPORTS);
+        let waker = Waker::new()?;
+        let now = Instant::now();
+        let pulse = Arc::new(Pulse { start: now, last: AtomicU64::new(0) });
+        let turning = Turning {
+            mind,
+            sockets: Sockets::new(port),
+            links: Vec::new(),
+            retry: None,
+            inbox,
+            waker: waker.clone(),
+            pulse: Arc::clone(&pulse),
+            outbox: Outbox { queue: outbox, picture: Picture::default(), lost: false, owed: VecDeque::new() },
+            metrics,
+            published: now,
+            actions: Vec::new(),
+        };
+        std::thread::Builder::new().name("lan".into()).spawn(move || turning.run())?;
+        Ok((Self { events, waker, pulse }, reports))
+    }
+
+    /// Gives the mind an event. Waits while too many are waiting already.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub async fn send(&self, mut event: Event) -> Result<(), Gone> {
+        loop {
+            match self.events.try_send(event) {
+                Ok(()) => {
+                    self.waker.wake();
+                    return Ok(());
+                }
+                Err(std_mpsc::TrySendError::Full(back)) => {
+                    event = back;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Err(std_mpsc::TrySendError::Disconnected(_)) => return Err(Gone),
+            }
+        }
+    }
+
+    /// When the thread last turned.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
+    }
+}
+
+/// What the thread owns.
+struct Turning<M> {
+    mind: M,
+    sockets: Sockets,
+    links: Vec<Link>,
+    retry: Option<Instant>,
+    inbox: std_mpsc::Receiver<Event>,
+    waker: Waker,
+    pulse: Arc<Pulse>,
+    outbox: Outbox,
+    metrics: Metrics,
+    published: Instant,
+    actions: Vec<Action>,
+}
+
+/// The way out, which never blocks.
+struct Outbox {
+    queue: mpsc::Sender<FromLan>,
+    picture: Picture,
+    lost: bool,
+    owed: VecDeque<FromLan>,
+}
+
+impl<M: Mind> Turning<M> {
+    fn run(mut self) {
+        // Deadlines are kept to the microsecond where the kernel lets us (PR_SET_TIMERSLACK).
+        let _ = nix::sys::prctl::set_timerslack(1);
+        let mut ready = Vec::new();
+        let mut sources = Vec::new();
+        loop {
+            let now = Instant::now();
+            self.pulse.beat(now);
+            self.wait(now, &mut sources, &mut ready);
+            let woken = ready.first() == Some(&0);
+            if woken {
+                self.waker.clear();
+            }
+            for at in ready.iter().filter_map(|at| at.checked_sub(1)) {
+                if let Some(source) = sources.get(at) {
+                    self.read(*source);
+                }
+            }
+            if woken && !self.take_events() {
+                return;
+            }
+            let now = Instant::now();
+            if self.mind.next_deadline().is_some_and(|deadline| deadline <= now) {
+                self.handle(now, Event::Deadline);
+            }
+            if self.retry.is_some_and(|retry| retry <= now) {
+                self.open_sockets(now);
+            }
+            self.outbox.catch_up();
+            if now.saturating_duration_since(self.published) >= LONGEST_WAIT {
+                self.published = now;
+                self.mind.publish(&self.metrics);
+                self.metrics.groups.set(self.sockets.groups().try_into().unwrap_or(i64::MAX));
+            }
+        }
+    }
+
+    /// Waits for something to do. `ready` then holds 0 for the waker and n + 1 for `sources[n]`.
+    fn wait(&mut self, now: Instant, sources: &mut Vec<Source>, ready: &mut Vec<usize>) {
+        let deadlines = [self.mind.next_deadline(), self.retry, Some(now + LONGEST_WAIT)];
+        let deadline = deadlines.into_iter().flatten().min().unwrap_or(now);
+        sources.clear();
+        let mut fds = vec![self.waker.as_fd()];
+        self.sockets.wait_for(&mut fds, sources);
+        if let Err(error) = wait(&fds, deadline.saturating_duration_since(now), ready) {
+            tracing::error!(%error, "cannot wait for the LAN");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Hands the mind what waits on a socket.
+    fn read(&mut self, source: Source) {
+        // The events are taken out first: handling one may close the very socket.
+        let mut events = Vec::new();
+        self.sockets.read(source, |event| events.push(event));
+        for event in events {
+            let what = if matches!(event, Event::Frame { .. }) { Traffic::Frame } else { Traffic::Datagram };
+            self.metrics.count_traffic(what, TrafficResult::Received);
+            self.handle(Instant::now(), event);
+        }
+    }
+
+    /// Hands the mind what the other drivers sent. False where they are all gone.
+    fn take_events(&mut self) -> bool {
+        for _ in 0..TURN {
+            match self.inbox.try_recv() {
+                Ok(event) => {
+                    let now = Instant::now();
+                    self.look_at(now, &event);
+                    self.handle(now, event);
+                }
+                Err(std_mpsc::TryRecvError::Empty) => return true,
+                Err(std_mpsc::TryRecvError::Disconnected) => return false,
+            }
+        }
+        self.waker.wake();
+        true
+    }
+
+    /// What this thread itself learns from an event.
+    fn look_at(&mut self, now: Instant, event: &Event) {
+        match event {
+            Event::Links(links) => {
+                self.links.clone_from(links);
+                self.open_sockets(now);
+            }
+            Event::Vips(vips) => {
+                self.outbox.picture.keep(&vips.iter().map(|vip| vip.address).collect());
+            }
+            Event::VipGone(address) => self.outbox.picture.forget(*address),
+            Event::Peers(peers) => {
+                self.outbox.picture.keep_peers(|node| peers.iter().any(|peer| peer.node == *node));
+            }
+            _ => {}
+        }
+    }
+
+    fn open_sockets(&mut self, now: Instant) {
+        let problems = self.sockets.follow(&self.links);
+        self.retry = (!problems.is_empty()).then(|| now + RETRY);
+        self.outbox.say(FromLan::Sockets(problems));
+    }
+
+    fn handle(&mut self, now: Instant, event: Event) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.mind.handle(now, event, &mut actions);
+        for action in actions.drain(..) {
+            self.perform(action);
+        }
+        self.actions = actions;
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::SendFrame { link, frame } => {
+                let sent = self.sockets.send_frame(link, &frame);
+                self.count_sent(Traffic::Frame, sent);
+            }
+            Action::SendDatagram { link, to, payload } => {
+                let sent = self.sockets.send_datagram(link, to, &payload);
+                self.count_sent(Traffic::Datagram, sent);
+            }
+            Action::JoinGroup { link, group } => {
+                if let Err(error) = self.sockets.join(link, group) {
+                    self.metrics.group_errors.inc();
+                    tracing::warn!(%error, %group, link = link.0, "cannot join a multicast group");
+                }
+            }
+            Action::LeaveGroup { link, group } => {
+                if let Err(error) = self.sockets.leave(link, group) {
+                    tracing::debug!(%error, %group, link = link.0, "cannot leave a multicast group");
+                }
+            }
+            Action::Report(report) => {
+                let told = Told { at: Timestamp::now(), report };
+                if !self.outbox.tell(told) {
+                    self.metrics.dropped_reports.inc();
+                }
+            }
+            Action::Left => self.outbox.say(FromLan::Left),
+        }
+    }
+
+    fn count_sent(&self, what: Traffic, sent: std::io::Result<()>) {
+        let result = match sent {
+            Ok(()) => TrafficResult::Sent,
+            Err(error) => {
+                tracing::debug!(%error, ?what, "could not be sent");
+                TrafficResult::Failed
+            }
+        };
+        self.metrics.count_traffic(what, result);
+    }
+}
+
+impl Outbox {
+    /// Reports something, if there is room and nothing was lost before it. What is lost is said later,
+    /// with the whole picture.
+    fn tell(&mut self, told: Told) -> bool {
+        self.picture.take(&told);
+        let said = !self.lost && self.queue.try_send(FromLan::Told(told)).is_ok();
+        self.lost = !said;
+        said
+    }
+
+    /// Says something that no picture holds: now, or as soon as there is room.
+    fn say(&mut self, what: FromLan) {
+        self.owed.push_back(what);
+        self.pay();
+    }
+
+    fn pay(&mut self) {
+        while let (Some(_), Ok(room)) = (self.owed.front(), self.queue.try_reserve()) {
+            if let Some(what) = self.owed.pop_front() {
+                room.send(what);
+            }
+        }
+    }
+
+    /// Says what is owed; after a loss also how things are, once half of the queue is free again.
+    fn catch_up(&mut self) {
+        self.pay();
+        if self.lost && self.queue.capacity() >= REPORTS / 2 {
+            let picture = Box::new(self.picture.clone());
+            self.lost = self.queue.try_send(FromLan::Resync(picture)).is_err();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mind::{Report, Withdrawal};
+
+    /// Answers every event with a report, and every deadline that it was asked for with another.
+    struct Echo {
+        deadline: Option<Instant>,
+    }
+
+    impl Mind for Echo {
+        fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
+            let reason = match event {
+                Event::VipGone(_) => {
+                    self.deadline = Some(now + Duration::from_millis(20));
+                    Withdrawal::Released
+                }
+                Event::Deadline => {
+                    self.deadline = None;
+                    Withdrawal::NotEligible
+                }
+                Event::Leave => {
+                    out.push(Action::Left);
+                    return;
+                }
+                _ => return,
+            };
+            let address = "192.168.10.50".parse().unwrap();
+            out.push(Action::Report(Report::Withdrawn { address, reason }));
+        }
+
+        fn next_deadline(&self) -> Option<Instant> {
+            self.deadline
+        }
+
+        fn publish(&self, _: &Metrics) {}
+    }
+
+    #[tokio::test]
+    async fn events_go_in_reports_come_out_and_deadlines_are_kept() {
+        let (metrics, _) = Metrics::new();
+        let (lan, mut reports) = LanThread::start(Echo { deadline: None }, 0, metrics).unwrap();
+        let start = Instant::now();
+        lan.send(Event::VipGone("192.168.10.50".parse().unwrap())).await.unwrap();
+        let mut reasons = Vec::new();
+        while reasons.len() < 2 {
+            let said = tokio::time::timeout(Duration::from_secs(5), reports.recv()).await.unwrap().unwrap();
+            let FromLan::Told(Told { report: Report::Withdrawn { reason, .. }, .. }) = said else { panic!() };
+            reasons.push(reason);
+        }
+        assert_eq!(reasons, [Withdrawal::Released, Withdrawal::NotEligible]);
+        assert!(start.elapsed() >= Duration::from_millis(20));
+        assert!(lan.pulse().age() < Duration::from_secs(5));
+        lan.send(Event::Leave).await.unwrap();
+        let said = tokio::time::timeout(Duration::from_secs(5), reports.recv()).await.unwrap().unwrap();
+        assert!(matches!(said, FromLan::Left));
+    }
+
+    #[test]
+    fn what_is_lost_comes_back_as_a_picture() {
+        let (queue, mut reports) = mpsc::channel(REPORTS);
+        let mut outbox = Outbox { queue, picture: Picture::default(), lost: false, owed: VecDeque::new() };
+        let told = |n: usize| Told {
+            at: Timestamp::UNIX_EPOCH,
+            report: Report::Peer { node: format!("n{n}").into(), interface: "eth0".into(), alive: true },
+        };
+        for n in 0..=REPORTS {
+            assert_eq!(outbox.tell(told(n)), n < REPORTS);
+        }
+        outbox.say(FromLan::Left);
+        outbox.catch_up();
+        for _ in 0..REPORTS {
+            assert!(matches!(reports.try_recv(), Ok(FromLan::Told(_))));
+        }
+        assert!(reports.try_recv().is_err(), "nothing more while there was no room");
+        outbox.catch_up();
+        assert!(matches!(reports.try_recv(), Ok(FromLan::Left)));
+        let Ok(FromLan::Resync(picture)) = reports.try_recv() else { panic!() };
+        assert_eq!(picture.peers.len(), REPORTS + 1);
+        assert!(outbox.tell(told(0)));
+    }
+}

@@ -1,0 +1,102 @@
+//! Whether everything that a takeover needs is at hand, and what is missing. Pure.
+
+use super::sockets::Problem;
+
+/// What the speaker has so far. Shared by all drivers through a `tokio::sync::watch`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Whether the node's network is known.
+    pub network: bool,
+    /// Whether the sockets on the LAN were opened, and which could not be.
+    pub sockets: Option<Vec<Problem>>,
+    /// Where the addresses to look after are known from.
+    pub vips: Known,
+    /// Where the other speakers are known from.
+    pub peers: Known,
+    /// Why the API server is out of reach, if it is.
+    pub api: Option<String>,
+}
+
+/// Where something is known from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Known {
+    /// It is not known yet.
+    #[default]
+    NotYet,
+    /// From the state file: it was so when the speaker last ran.
+    FromFile,
+    /// From a complete list of the API server.
+    FromApi,
+}
+
+impl Readiness {
+    /// What is missing, in words; nothing where the speaker is warm.
+    ///
+    /// An API server that is out of reach is no lack once a list, or the file in its stead, is there.
+    pub fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        let mut lacks = |lack: bool, what: &str| {
+            if lack {
+                missing.push(what.to_owned());
+            }
+        };
+        lacks(!self.network, "the node's interfaces are not listed yet");
+        lacks(self.network && self.sockets.is_none(), "the sockets on the LAN are not open yet");
+        let api = self.api.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        lacks(self.vips == Known::NotYet, &format!("no list of VirtualIPs yet{api}"));
+        lacks(self.peers == Known::NotYet, &format!("no list of Speakers yet{api}"));
+        missing.extend(self.sockets.iter().flatten().map(|problem| problem.message.clone()));
+        missing
+    }
+
+    /// What a person should know although it makes the speaker no less ready.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if let Some(error) = &self.api {
+            remarks.push(format!("the API server is out of reach, working from what is known: {error}"));
+        } else if self.vips == Known::FromFile || self.peers == Known::FromFile {
+            remarks.push("working from the state file until the API server has answered".to_owned());
+        }
+        remarks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_speaker_is_warm_with_a_file_and_without_an_api() {
+        let mut readiness = Readiness { api: Some("connection refused".into()), ..Readiness::default() };
+        assert_eq!(
+            readiness.missing(),
+            [
+                "the node's interfaces are not listed yet",
+                "no list of VirtualIPs yet: connection refused",
+                "no list of Speakers yet: connection refused",
+            ]
+        );
+        readiness.network = true;
+        readiness.sockets = Some(Vec::new());
+        readiness.vips = Known::FromFile;
+        readiness.peers = Known::FromFile;
+        assert_eq!(readiness.missing(), [""; 0]);
+        assert_eq!(
+            readiness.remarks(),
+            ["the API server is out of reach, working from what is known: connection refused"]
+        );
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_opened_is_missing() {
+        let message = "cannot open a raw socket on eth0: Operation not permitted".to_owned();
+        let readiness = Readiness {
+            network: true,
+            sockets: Some(vec![Problem { interface: "eth0".into(), message: message.clone() }]),
+            vips: Known::FromApi,
+            peers: Known::FromApi,
+            api: None,
+        };
+        assert_eq!(readiness.missing(), [message]);
+    }
+}

@@ -1,0 +1,219 @@
+//! The sockets of every link that the speaker announces on, opened and closed as links come and go.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::interfaces::watched_at;
+use crate::lan::{Link, LinkIndex};
+use crate::mind::Event;
+use crate::sys::datagram::DatagramSocket;
+use crate::sys::groups::Groups;
+use crate::sys::packet::{PacketSocket, Receives};
+
+/// The longest frame or datagram that is looked at. What speakers say to each other fits into an
+/// Ethernet frame; ARP and neighbour discovery are far shorter.
+const LONGEST: usize = 2048;
+/// How much of one socket is read before the others get their turn.
+const TURN: usize = 256;
+
+/// All sockets on the LAN.
+#[derive(Debug)]
+pub struct Sockets {
+    port: u16,
+    links: Vec<LinkSockets>,
+    groups: Groups,
+    buffer: Box<[u8; LONGEST]>,
+}
+
+#[derive(Debug)]
+struct LinkSockets {
+    index: LinkIndex,
+    sender: PacketSocket,
+    arp: PacketSocket,
+    neighbours: PacketSocket,
+    datagram: Option<(IpAddr, DatagramSocket)>,
+}
+
+/// A link of which a socket could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The link's name.
+    pub interface: String,
+    /// What was tried and what the kernel said.
+    pub message: String,
+}
+
+/// Names a socket among those that are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// ARP on the link of this position.
+    Arp(usize),
+    /// Neighbour discovery on it.
+    Neighbours(usize),
+    /// Datagrams on it.
+    Datagram(usize),
+}
+
+impl Sockets {
+    /// None yet. Datagrams will go to and come from `port`.
+    pub fn new(port: u16) -> Self {
+        Self { port, links: Vec::new(), groups: Groups::default(), buffer: Box::new([0; LONGEST]) }
+    }
+
+    /// Opens what `links` need and closes the rest. What could not be opened is told, and tried again
+    /// by the next call.
+    pub fn follow(&mut self, links: &[Link]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        self.links.retain(|sockets| links.iter().any(|link| link.index == sockets.index));
+        self.groups.keep_links(|index| links.iter().any(|link| link.index == index));
+        for link in links {
+            let mut problem = |what: &str, error: &io::Error| {
+                let message = format!("cannot {what} on {}: {error}", link.name);
+                problems.push(Problem { interface: link.name.clone(), message });
+            };
+            let sockets = match self.links.iter_mut().position(|sockets| sockets.index == link.index) {
+                Some(at) => &mut self.links[at],
+                None => match LinkSockets::open(link.index) {
+                    Ok(sockets) => self.links.push_mut(sockets),
+                    Err(error) => {
+                        problem("open a raw socket", &error);
+                        continue;
+                    }
+                },
+            };
+            let wanted = watched_at(link);
+            if sockets.datagram.as_ref().map(|(address, _)| *address) != wanted {
+                sockets.datagram = None;
+                if let Some(address) = wanted {
+                    match DatagramSocket::open(link.index, &link.name, address, self.port) {
+                        Ok(socket) => sockets.datagram = Some((address, socket)),
+                        Err(error) => problem(&format!("listen to other speakers at {address}"), &error),
+                    }
+                }
+            }
+        }
+        problems
+    }
+
+    /// Everything to wait for, and what each is.
+    pub fn wait_for<'s>(&'s self, fds: &mut Vec<BorrowedFd<'s>>, sources: &mut Vec<Source>) {
+        for (at, link) in self.links.iter().enumerate() {
+            fds.extend([link.arp.as_fd(), link.neighbours.as_fd()]);
+            sources.extend([Source::Arp(at), Source::Neighbours(at)]);
+            if let Some((_, socket)) = &link.datagram {
+                fds.push(socket.as_fd());
+                sources.push(Source::Datagram(at));
+            }
+        }
+    }
+
+    /// Takes what waits on a socket and gives it to `take`, a bounded number of times.
+    pub fn read(&mut self, source: Source, mut take: impl FnMut(Event)) {
+        for _ in 0..TURN {
+            let received = match source {
+                Source::Arp(at) => self.frame(at, |link| &link.arp),
+                Source::Neighbours(at) => self.frame(at, |link| &link.neighbours),
+                Source::Datagram(at) => self.datagram(at),
+            };
+            match received {
+                Ok(event) => event.into_iter().for_each(&mut take),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // A link that went down leaves an error on its sockets, once. They live on.
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        tracing::debug!(%error, "a socket told of an error");
+                    }
+                    self.clear_error(source);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn frame(&mut self, at: usize, which: fn(&LinkSockets) -> &PacketSocket) -> io::Result<Option<Event>> {
+        let Some(link) = self.links.get(at) else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let frame = which(link).receive(self.buffer.as_mut_slice())?;
+        Ok(frame.map(|frame| Event::Frame { link: link.index, frame: frame.to_vec() }))
+    }
+
+    fn datagram(&mut self, at: usize) -> io::Result<Option<Event>> {
+        let Some(link) = self.links.get(at) else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let Some((_, socket)) = &link.datagram else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let received = socket.receive(self.buffer.as_mut_slice())?;
+        Ok(received.map(|datagram| Event::Datagram {
+            link: link.index,
+            from: datagram.from,
+            ttl: datagram.ttl,
+            payload: datagram.payload.to_vec(),
+        }))
+    }
+
+    fn clear_error(&self, source: Source) {
+        let (Source::Arp(at) | Source::Neighbours(at) | Source::Datagram(at)) = source;
+        let Some(link) = self.links.get(at) else { return };
+        let error = match source {
+            Source::Arp(_) => link.arp.clear_error(),
+            Source::Neighbours(_) => link.neighbours.clear_error(),
+            Source::Datagram(_) => link.datagram.as_ref().and_then(|(_, socket)| socket.clear_error()),
+        };
+        if let Some(error) = error {
+            tracing::debug!(%error, "an error lay on a socket");
+        }
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    /// The link has no sockets (`NotConnected`), or see [`PacketSocket::send`].
+    pub fn send_frame(&self, link: LinkIndex, frame: &[u8]) -> io::Result<()> {
+        self.on(link)?.sender.send(frame)
+    }
+
+    /// Sends a datagram.
+    ///
+    /// # Errors
+    /// The link has no address yet (`NotConnected`), or see [`DatagramSocket::send`].
+    pub fn send_datagram(&self, link: LinkIndex, to: IpAddr, payload: &[u8]) -> io::Result<()> {
+        let (_, socket) = self.on(link)?.datagram.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        socket.send(to, payload)
+    }
+
+    fn on(&self, link: LinkIndex) -> io::Result<&LinkSockets> {
+        let found = self.links.iter().find(|sockets| sockets.index == link);
+        found.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Joins a multicast group; see [`Groups::join`].
+    ///
+    /// # Errors
+    /// See [`Groups::join`].
+    pub fn join(&mut self, link: LinkIndex, group: Ipv6Addr) -> io::Result<()> {
+        self.groups.join(link, group)
+    }
+
+    /// Leaves a multicast group; see [`Groups::leave`].
+    ///
+    /// # Errors
+    /// See [`Groups::leave`].
+    pub fn leave(&mut self, link: LinkIndex, group: Ipv6Addr) -> io::Result<()> {
+        self.groups.leave(link, group)
+    }
+
+    /// How many multicast groups are joined.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+}
+
+impl LinkSockets {
+    fn open(index: LinkIndex) -> io::Result<Self> {
+        Ok(Self {
+            index,
+            sender: PacketSocket::open(index, Receives::Nothing)?,
+            arp: PacketSocket::open(index, Receives::Arp)?,
+            neighbours: PacketSocket::open(index, Receives::NeighbourDiscovery)?,
+            datagram: None,
+        })
+    }
+}
