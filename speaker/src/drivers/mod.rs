@@ -16,9 +16,12 @@
 // Drivers are where the clock is read.
 #![allow(clippy::disallowed_methods)]
 
+pub mod books;
+pub mod holding;
 pub mod interfaces;
 pub mod lan_thread;
 pub mod netlink;
 pub mod picture;
 pub mod readiness;
 pub mod sockets;
+pub mod state_file;
