@@ -3,5 +3,15 @@
 //! Everything that decides is in [`mind`] and its rooms; everything that touches Kubernetes is in the
 //! drivers: `observe` turns watches into events, `writer` applies effects.
 
+pub mod clock;
+pub mod config;
 pub mod effects;
+pub mod http;
+pub mod lease;
+pub mod metrics;
 pub mod mind;
+pub mod observe;
+pub mod run;
+mod trouble;
+pub mod uninstall;
+pub mod writer;

@@ -1,0 +1,205 @@
+//! What is kept of an object: only what some decision reads, so that a large cluster fits in a small
+//! memory. What is stripped here is never written back; writes are patches.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Service, ServiceSpec};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use landfall_crds::names::{GROUP, labels};
+
+/// Annotations that clouds and kube-proxy define for Services begin with this.
+const SERVICE_ANNOTATIONS: &str = "service.";
+
+/// Strips what nobody reads of any object: who wrote which field when, and what kubectl remembers.
+pub(super) fn metadata<K: Resource>(object: &mut K) {
+    let metadata = object.meta_mut();
+    metadata.managed_fields = None;
+    keep_annotations(metadata, |key| !key.starts_with("kubectl.kubernetes.io/"));
+}
+
+/// Of a Service that is no load balancer only what tells that it was one, or is to be a load balancer no
+/// more; of one that is, all but what pods are behind it and what other tools note on it.
+pub(super) fn service(service: &mut Service) {
+    metadata(service);
+    keep_annotations(&mut service.metadata, |key| {
+        key.starts_with(GROUP) || key.starts_with(SERVICE_ANNOTATIONS)
+    });
+    let Some(spec) = &mut service.spec else { return };
+    match spec.type_.as_deref() {
+        Some("LoadBalancer") => spec.selector = None,
+        Some("ExternalName") => {
+            *spec = ServiceSpec {
+                type_: spec.type_.take(),
+                external_name: spec.external_name.take(),
+                ..ServiceSpec::default()
+            };
+        }
+        _ => {
+            service.metadata.labels = None;
+            *spec = ServiceSpec { type_: spec.type_.take(), ..ServiceSpec::default() };
+        }
+    }
+}
+
+/// Of a Node its name and labels, whether it is cordoned or tainted, its addresses, the ranges of its
+/// pods, and how it is (not since when, or since when that is known).
+pub(super) fn node(node: &mut Node) {
+    metadata(node);
+    node.metadata.annotations = None;
+    if let Some(spec) = node.spec.take() {
+        node.spec = Some(NodeSpec {
+            pod_cidr: spec.pod_cidr,
+            pod_cidrs: spec.pod_cidrs,
+            provider_id: spec.provider_id,
+            taints: spec.taints,
+            unschedulable: spec.unschedulable,
+            ..NodeSpec::default()
+        });
+    }
+    if let Some(status) = node.status.take() {
+        let mut conditions = status.conditions;
+        for condition in conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+            condition.last_transition_time = None;
+            condition.message = None;
+            condition.reason = None;
+        }
+        node.status = Some(NodeStatus { addresses: status.addresses, conditions, ..NodeStatus::default() });
+    }
+}
+
+/// Of an EndpointSlice which Service it is for, and on which nodes it has endpoints in which states; not
+/// their addresses, of which there may be thousands.
+pub(super) fn endpoint_slice(slice: &mut EndpointSlice) {
+    metadata(slice);
+    slice.metadata.annotations = None;
+    if let Some(all) = &mut slice.metadata.labels {
+        all.retain(|key, _| key == labels::SERVICE_NAME);
+    }
+    slice.metadata.owner_references = None;
+    slice.ports = None;
+    for endpoint in &mut slice.endpoints {
+        endpoint.addresses = Vec::new();
+        endpoint.deprecated_topology = None;
+        endpoint.hints = None;
+        endpoint.hostname = None;
+        endpoint.target_ref = None;
+        endpoint.zone = None;
+    }
+    let mut kept = Vec::new();
+    for endpoint in std::mem::take(&mut slice.endpoints) {
+        if !kept.contains(&endpoint) {
+            kept.push(endpoint);
+        }
+    }
+    kept.shrink_to_fit();
+    slice.endpoints = kept;
+}
+
+fn keep_annotations(metadata: &mut ObjectMeta, keep: impl Fn(&str) -> bool) {
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|key, _| keep(key));
+    }
+    metadata.annotations.take_if(|annotations| BTreeMap::is_empty(annotations));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn stripped<K: DeserializeOwned + serde::Serialize>(object: Value, strip: fn(&mut K)) -> Value {
+        let mut object = serde_json::from_value(object).unwrap();
+        strip(&mut object);
+        let mut rest = serde_json::to_value(object).unwrap();
+        for field in ["apiVersion", "kind"] {
+            rest.as_object_mut().unwrap().remove(field);
+        }
+        rest
+    }
+
+    #[test]
+    fn a_load_balancer_keeps_all_that_a_grant_depends_on() {
+        let spec = json!({ "type": "LoadBalancer", "clusterIP": "10.0.0.1", "ports": [{ "port": 80, "nodePort": 30080 }],
+            "loadBalancerIP": "192.0.2.1", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30081 });
+        let mut given = spec.clone();
+        given["selector"] = json!({ "app": "web" });
+        let rest = stripped(
+            json!({ "metadata": { "name": "web", "uid": "u", "resourceVersion": "7", "finalizers": ["x/y"],
+                "labels": { "team": "a" },
+                "managedFields": [{ "manager": "kubectl" }],
+                "annotations": { "landfall.dev/ips": "192.0.2.1", "service.beta.kubernetes.io/load-balancer-source-ranges": "10.0.0.0/8",
+                    "kubectl.kubernetes.io/last-applied-configuration": "{}", "argocd.argoproj.io/tracking-id": "t" } },
+                "spec": given, "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } } }),
+            service,
+        );
+        assert_eq!(rest["spec"], spec);
+        assert_eq!(rest["status"], json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } }));
+        assert_eq!(
+            rest["metadata"],
+            json!({ "name": "web", "uid": "u", "resourceVersion": "7", "finalizers": ["x/y"], "labels": { "team": "a" },
+                "annotations": { "landfall.dev/ips": "192.0.2.1", "service.beta.kubernetes.io/load-balancer-source-ranges": "10.0.0.0/8" } })
+        );
+    }
+
+    #[test]
+    fn a_service_that_is_no_load_balancer_keeps_what_a_release_depends_on() {
+        let rest = stripped(
+            json!({ "metadata": { "name": "web", "uid": "u", "resourceVersion": "7", "finalizers": ["landfall.dev/address"], "labels": { "a": "b" } },
+                "spec": { "type": "ClusterIP", "clusterIP": "10.0.0.1", "ports": [{ "port": 80 }], "selector": { "app": "web" } },
+                "status": { "loadBalancer": {}, "conditions": [] } }),
+            service,
+        );
+        assert_eq!(rest["spec"], json!({ "type": "ClusterIP" }));
+        assert_eq!(
+            rest["metadata"],
+            json!({ "name": "web", "uid": "u", "resourceVersion": "7", "finalizers": ["landfall.dev/address"] })
+        );
+        assert!(rest.get("status").is_some());
+    }
+
+    #[test]
+    fn a_node_loses_its_images_and_its_heartbeats() {
+        let rest = stripped(
+            json!({ "metadata": { "name": "n1", "labels": { "zone": "a" }, "annotations": { "csi": "long" } },
+                "spec": { "unschedulable": true, "podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"] },
+                "status": { "addresses": [{ "type": "InternalIP", "address": "192.0.2.7" }], "images": [{ "names": ["x"] }],
+                    "nodeInfo": null, "conditions": [{ "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "m",
+                        "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z" }] } }),
+            node,
+        );
+        assert_eq!(
+            rest,
+            json!({ "metadata": { "name": "n1", "labels": { "zone": "a" } },
+                "spec": { "unschedulable": true, "podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"] },
+                "status": { "addresses": [{ "type": "InternalIP", "address": "192.0.2.7" }], "conditions": [{ "type": "Ready", "status": "True" }] } })
+        );
+    }
+
+    #[test]
+    fn a_thousand_endpoints_on_two_nodes_become_two() {
+        let endpoints: Vec<_> = (0..1000)
+            .map(|number| {
+                json!({ "addresses": [format!("10.1.{}.{}", number / 250, number % 250)], "nodeName": if number % 2 == 0 { "n1" } else { "n2" },
+                    "conditions": { "ready": true }, "targetRef": { "kind": "Pod", "name": format!("web-{number}") } })
+            })
+            .collect();
+        let rest = stripped(
+            json!({ "addressType": "IPv4", "endpoints": endpoints,
+                "metadata": { "name": "web-x", "namespace": "shop", "labels": { "kubernetes.io/service-name": "web", "app": "web" } } }),
+            endpoint_slice,
+        );
+        assert_eq!(
+            rest["endpoints"],
+            json!([{ "addresses": [], "conditions": { "ready": true }, "nodeName": "n1" }, { "addresses": [], "conditions": { "ready": true }, "nodeName": "n2" }])
+        );
+        assert_eq!(
+            rest["metadata"],
+            json!({ "name": "web-x", "namespace": "shop", "labels": { "kubernetes.io/service-name": "web" } })
+        );
+    }
+}

@@ -1,0 +1,234 @@
+//! The life of a controller: one task that owns the mind, everything else feeds it or serves it.
+//!
+//! ```text
+//! watches ──▶ events ──▶ mind ──▶ effects ──▶ writer ──▶ API server
+//!   Lease ──▶   ▲                               │
+//!               └───────── outcomes ◀───────────┘
+//! ```
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Service;
+use kube::Client;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::config::Options;
+use crate::effects::{Effect, Outcome};
+use crate::lease::{self, Tenure};
+use crate::metrics::Metrics;
+use crate::mind::{Change, Event, Now};
+use crate::writer::Writer;
+use crate::{clock, http, observe};
+
+/// How many events of watches may wait for the mind before the watches are held up.
+const INBOX: usize = 1024;
+
+/// How long giving the Lease back may take.
+const RELEASE_LIMIT: Duration = Duration::from_secs(3);
+
+/// What decides: the mind, or a pretence of one in a test.
+pub trait Decide {
+    /// Takes an event and adds what it wants done to `out`.
+    fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>);
+    /// When it wants [`Event::Deadline`].
+    fn next_deadline(&self) -> Option<Instant>;
+}
+
+/// Runs until SIGTERM or SIGINT and then leaves gracefully: the writes under way are finished, the Lease
+/// is given back, at most eight seconds pass.
+///
+/// # Errors
+/// A part of the process could not start, or ended although it never should.
+pub async fn run(client: Client, options: &Options, mind: impl Decide) -> anyhow::Result<()> {
+    let metrics = Metrics::new();
+    let identity = lease::driver::identity();
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+
+    let (listed, complete) = watch::channel(0);
+    let server = http::serve(options.listen, metrics.clone(), complete.clone()).await.with_context(|| {
+        format!("cannot listen on {}; choose another address by --listen", options.listen)
+    })?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %options.listen, identity, "starting");
+
+    // Tasks that go on until the process ends.
+    let mut servants = JoinSet::new();
+    servants.spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!("serving HTTP has ended: {error}");
+        }
+    });
+
+    let (tenure, tenures) = watch::channel(Tenure::None);
+    let (release, released) = oneshot::channel();
+    let election = if options.leader_elect {
+        let election =
+            lease::driver::run(client.clone(), options.lease_namespace(), identity.clone(), tenure, released);
+        tokio::spawn(election)
+    } else {
+        tracing::warn!("leader election is switched off: run one controller only");
+        tenure.send_replace(Tenure::Always);
+        tokio::spawn(async move {
+            // Keeps the sender alive, so that the tenure lasts.
+            let _ = released.await;
+            drop(tenure);
+        })
+    };
+
+    let (seen, events) = mpsc::channel(INBOX);
+    let (told, outcomes) = mpsc::unbounded_channel();
+    let (wanted, effects) = mpsc::unbounded_channel();
+    let (stop, stopped) = oneshot::channel();
+    let (writer, slow_lane) =
+        Writer::new(client.clone(), tenures.clone(), metrics.clone(), identity, options);
+    servants.spawn(slow_lane);
+    observe::start(&client, &seen, &metrics, &listed, &mut servants);
+    let writing = tokio::spawn(writer.run(effects, told, stopped));
+
+    let mind = Turning {
+        mind,
+        wanted,
+        waiting: GrantClock::default(),
+        metrics: metrics.clone(),
+        leading: false,
+        out: Vec::new(),
+    };
+    let ended = tokio::select! {
+        () = mind.turn(events, outcomes, tenures) => "the mind",
+        _ = servants.join_next() => "a servant",
+        _ = terminated.recv() => "",
+        _ = interrupted.recv() => "",
+    };
+    if ended.is_empty() {
+        tracing::info!("asked to end: finishing what is under way");
+    }
+    let _ = stop.send(());
+    let leave = async {
+        let _ = writing.await;
+        let _ = release.send(());
+        let _ = tokio::time::timeout(RELEASE_LIMIT, election).await;
+    };
+    // A second signal ends the process at once.
+    tokio::select! {
+        () = leave => {}
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+    }
+    anyhow::ensure!(ended.is_empty(), "{ended} has ended although it never should");
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// The mind and those who hear from it.
+struct Turning<M> {
+    mind: M,
+    wanted: mpsc::UnboundedSender<Effect>,
+    waiting: GrantClock,
+    metrics: Metrics,
+    leading: bool,
+    out: Vec<Effect>,
+}
+
+impl<M: Decide> Turning<M> {
+    /// Hands every event to the mind, and what the mind wants to the writer, until nobody hears or speaks
+    /// any more.
+    async fn turn(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut outcomes: mpsc::UnboundedReceiver<Event>,
+        mut tenures: watch::Receiver<Tenure>,
+    ) {
+        loop {
+            let event = tokio::select! {
+                // What has been done first, so that the mind decides on what is true by now.
+                biased;
+                Ok(()) = tenures.changed() => {
+                    let leading = *tenures.borrow_and_update() != Tenure::None;
+                    if leading == self.leading {
+                        continue;
+                    }
+                    self.leading = leading;
+                    self.metrics.leading.set(i64::from(leading));
+                    Event::Leading(leading)
+                }
+                Some(outcome) = outcomes.recv() => outcome,
+                Some(event) = events.recv() => event,
+                () = clock::sleep_until(self.mind.next_deadline()) => Event::Deadline,
+                else => return,
+            };
+            self.metrics.events_waiting.set(i64::try_from(events.len()).unwrap_or(i64::MAX));
+            let now = clock::now();
+            self.note(&now, &event);
+            self.mind.handle(now, event, &mut self.out);
+            for effect in self.out.drain(..) {
+                if self.wanted.send(effect).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, now: &Now, event: &Event) {
+        match event {
+            Event::Service(Change::Applied(service)) => self.waiting.seen(now.monotonic, service),
+            Event::Service(Change::Deleted(service)) => self.waiting.forget(service),
+            Event::Done {
+                effect: Effect::SetIngress { ingress, .. },
+                outcome: Outcome::Service(service),
+            } if !ingress.is_empty() => {
+                if let Some(waited) = self.waiting.granted(now.monotonic, service) {
+                    self.metrics.grant_seconds.observe(waited.as_secs_f64());
+                }
+            }
+            Event::Pool(Change::Applied(pool)) => self.metrics.pool(pool),
+            Event::Pool(Change::Deleted(pool)) => self.metrics.pool_gone(pool),
+            Event::Pool(Change::Listed(pools)) => {
+                self.metrics.pools_forgotten();
+                for pool in pools {
+                    self.metrics.pool(pool);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Since when Services wait for an address. Those that were there before us are not counted: nobody knows
+/// how long they waited.
+#[derive(Debug, Default)]
+struct GrantClock {
+    since: HashMap<String, Instant>,
+}
+
+impl GrantClock {
+    fn seen(&mut self, now: Instant, service: &Service) {
+        let Some(uid) = &service.metadata.uid else { return };
+        let is_load_balancer =
+            service.spec.as_ref().is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
+        let has_address = service
+            .status
+            .as_ref()
+            .and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref())
+            .is_some_and(|ingress| !ingress.is_empty());
+        if is_load_balancer && !has_address && service.metadata.deletion_timestamp.is_none() {
+            self.since.entry(uid.clone()).or_insert(now);
+        } else if !is_load_balancer {
+            self.since.remove(uid);
+        }
+    }
+
+    fn granted(&mut self, now: Instant, service: &Service) -> Option<Duration> {
+        let since = self.since.remove(service.metadata.uid.as_ref()?)?;
+        Some(now.saturating_duration_since(since))
+    }
+
+    fn forget(&mut self, service: &Service) {
+        if let Some(uid) = &service.metadata.uid {
+            self.since.remove(uid);
+        }
+    }
+}
