@@ -5,7 +5,10 @@
 // Stories measure real time.
 #![allow(clippy::disallowed_methods)]
 
+mod address;
+mod failover;
 mod lab;
+mod landfall;
 
 use std::process::ExitCode;
 
@@ -15,6 +18,7 @@ use landfall_tests::{
 };
 
 fn main() -> ExitCode {
-    let stories: Vec<Story> = [lab::stories()].into_iter().flatten().collect();
-    run(LabOptions { nodes: 3, clients: 2, ..LabOptions::default() }, stories)
+    let stories: Vec<Story> =
+        [lab::stories(), address::stories(), failover::stories()].into_iter().flatten().collect();
+    run(LabOptions { nodes: 4, clients: 2, ..LabOptions::default() }, stories)
 }

@@ -7,5 +7,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod backend;
+pub mod demo;
 pub mod lab;
+pub mod services;
 pub mod story;

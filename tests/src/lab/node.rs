@@ -186,7 +186,8 @@ impl Node {
         let mut started = self.started();
         let (process, launch) = started
             .iter_mut()
-            .find(|(_, launch)| launch.name == name)
+            // The latest: one that ended may have been started anew with other arguments.
+            .rfind(|(_, launch)| launch.name == name)
             .ok_or_else(|| anyhow!("the lab started no {name} on {}", self.name()))?;
         act(process, launch)
     }

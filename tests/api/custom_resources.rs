@@ -19,7 +19,10 @@ fn pools() -> Vec<(Value, Answer)> {
     let addresses = |list: &[&str]| json!({ "addresses": list });
     vec![
         (addresses(&["192.168.10.0/24"]), Accepted),
-        (addresses(&["192.168.10.50-192.168.10.99", "fd00::/64", "10.0.0.7/32", "10.0.0.9-10.0.0.9"]), Accepted),
+        (
+            addresses(&["192.168.10.50-192.168.10.99", "fd00::/64", "10.0.0.7/32", "10.0.0.9-10.0.0.9"]),
+            Accepted,
+        ),
         (addresses(&["10.0.0.255-10.0.1.0", "fd00::1:50-fd00::2:10", "fd00::-fd00:0:0:ffff::"]), Accepted),
         (addresses(&["0A00::/64"]), Accepted),
         (
@@ -55,11 +58,17 @@ fn pools() -> Vec<(Value, Answer)> {
         (addresses(&["169.254.0.0/16"]), Refused("link-local")),
         (addresses(&["224.0.0.1-224.0.0.9"]), Refused("multicast")),
         (addresses(&["fe80::1-fe80::2"]), Refused("link-local")),
-        (json!({"addresses": ["10.0.0.0/24"], "scope": "Private"}), Refused("Unsupported value: \"Private\"")),
+        (
+            json!({"addresses": ["10.0.0.0/24"], "scope": "Private"}),
+            Refused("Unsupported value: \"Private\""),
+        ),
         (json!({"addresses": ["10.0.0.0/24"], "releaseDelay": "soon"}), Refused("spec.releaseDelay")),
         (json!({"addresses": ["10.0.0.0/24"], "exclude": ["nothing"]}), Refused("spec.exclude[0]")),
         (json!({"addresses": ["10.0.0.0/24"], "externalTargets": ["db.example"]}), Refused("must be a CIDR")),
-        (json!({"addresses": ["10.0.0.0/24"], "announce": {"interfaces": ["a b"]}}), Refused("announce.interfaces[0]")),
+        (
+            json!({"addresses": ["10.0.0.0/24"], "announce": {"interfaces": ["a b"]}}),
+            Refused("announce.interfaces[0]"),
+        ),
     ]
 }
 
@@ -86,7 +95,11 @@ fn virtual_ips() -> Vec<(&'static str, Value, Answer)> {
             }),
             Accepted,
         ),
-        ("192.0.2.3", json!({"address": "192.0.2.3", "reservation": {"namespace": "a", "name": "db"}}), Accepted),
+        (
+            "192.0.2.3",
+            json!({"address": "192.0.2.3", "reservation": {"namespace": "a", "name": "db"}}),
+            Accepted,
+        ),
         ("192.0.2.9", json!({"address": "192.0.2.1"}), Refused(named)),
         ("web", json!({"address": "192.0.2.1"}), Refused(named)),
         ("fd00-0-0-0-0-0-0-10", json!({"address": "fd00::10"}), Refused(named)),
@@ -151,7 +164,7 @@ fn check(what: &str, result: Result<DynamicObject, kube::Error>, answer: &Answer
 }
 
 /// Runs both tables as an administrator, by dry runs for create and against stored objects for update.
-pub async fn bad_objects_are_refused_with_a_sentence(client: Client) -> anyhow::Result<()> {
+pub(crate) async fn bad_objects_are_refused_with_a_sentence(client: Client) -> anyhow::Result<()> {
     let pool_api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<IPPool>(&()));
     let vip_api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<VirtualIP>(&()));
     let speaker_api: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<Speaker>(&()));
@@ -159,32 +172,59 @@ pub async fn bad_objects_are_refused_with_a_sentence(client: Client) -> anyhow::
     let dry_patch = PatchParams { dry_run: true, ..PatchParams::default() };
 
     pool_api
-        .create(&PostParams::default(), &object("IPPool", "table", &json!({"addresses": ["203.0.113.0/28"], "autoAssign": false}))?)
+        .create(
+            &PostParams::default(),
+            &object("IPPool", "table", &json!({"addresses": ["203.0.113.0/28"], "autoAssign": false}))?,
+        )
         .await?;
     for (spec, answer) in pools() {
         let what = format!("IPPool {spec}");
-        check(&format!("create {what}"), pool_api.create(&dry_run, &object("IPPool", "table-new", &spec)?).await, &answer)?;
-        let replace = Patch::Json::<()>(serde_json::from_value(json!([{"op": "replace", "path": "/spec", "value": spec}]))?);
+        check(
+            &format!("create {what}"),
+            pool_api.create(&dry_run, &object("IPPool", "table-new", &spec)?).await,
+            &answer,
+        )?;
+        let replace = Patch::Json::<()>(serde_json::from_value(
+            json!([{"op": "replace", "path": "/spec", "value": spec}]),
+        )?);
         check(&format!("update to {what}"), pool_api.patch("table", &dry_patch, &replace).await, &answer)?;
     }
     pool_api.delete("table", &DeleteParams::default()).await?;
 
     for (name, spec, answer) in virtual_ips() {
         let what = format!("VirtualIP {name} {spec}");
-        check(&format!("create {what}"), vip_api.create(&dry_run, &object("VirtualIP", name, &spec)?).await, &answer)?;
+        check(
+            &format!("create {what}"),
+            vip_api.create(&dry_run, &object("VirtualIP", name, &spec)?).await,
+            &answer,
+        )?;
     }
     let stored = json!({"address": "192.0.2.77"});
     vip_api.create(&PostParams::default(), &object("VirtualIP", "192.0.2.77", &stored)?).await?;
     for (patch, answer) in [
         (json!({"address": "192.0.2.78"}), Refused("never changes")),
         (json!({"pool": "lan", "claims": [claim("a")], "ports": [port("TCP", 80, "a")]}), Accepted),
-        (json!({"claims": [claim("a")], "ports": [port("TCP", 80, "b")]}), Refused("every port names one of spec.claims")),
-        (json!({"claims": [claim("a")], "ports": [port("UDP", 53, "a"), port("UDP", 53, "a")]}), Refused("Duplicate value")),
+        (
+            json!({"claims": [claim("a")], "ports": [port("TCP", 80, "b")]}),
+            Refused("every port names one of spec.claims"),
+        ),
+        (
+            json!({"claims": [claim("a")], "ports": [port("UDP", 53, "a"), port("UDP", 53, "a")]}),
+            Refused("Duplicate value"),
+        ),
     ] {
         let what = format!("update VirtualIP with {patch}");
-        check(&what, vip_api.patch("192.0.2.77", &dry_patch, &Patch::Merge(json!({"spec": patch}))).await, &answer)?;
+        check(
+            &what,
+            vip_api.patch("192.0.2.77", &dry_patch, &Patch::Merge(json!({"spec": patch}))).await,
+            &answer,
+        )?;
     }
     vip_api.delete("192.0.2.77", &DeleteParams::default()).await?;
 
-    check("create Speaker", speaker_api.create(&dry_run, &object("Speaker", "table", &json!({}))?).await, &Accepted)
+    check(
+        "create Speaker",
+        speaker_api.create(&dry_run, &object("Speaker", "table", &json!({}))?).await,
+        &Accepted,
+    )
 }

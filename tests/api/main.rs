@@ -1,0 +1,31 @@
+//! What Landfall promises to the API and asks of it, in a lab without kubelets: processes that can be
+//! killed between any two writes, and an API server that remembers every request.
+
+// Stories measure real time.
+#![allow(clippy::disallowed_methods)]
+
+mod crashes;
+mod custom_resources;
+mod neighbours;
+mod steady;
+
+use std::process::ExitCode;
+
+use landfall_tests::{
+    lab::{LabOptions, landfall},
+    story::{Story, run},
+};
+
+fn main() -> ExitCode {
+    let custom_resources =
+        Story::new("custom resources: the API server refuses bad objects with a sentence", async |lab| {
+            landfall::apply_crds(lab)?;
+            custom_resources::bad_objects_are_refused_with_a_sentence(lab.client()).await
+        });
+    let stories: Vec<Story> =
+        [vec![custom_resources], neighbours::stories(), crashes::stories(), steady::stories()]
+            .into_iter()
+            .flatten()
+            .collect();
+    run(LabOptions { nodes: 3, clients: 1, kubelets: false, ..LabOptions::default() }, stories)
+}
