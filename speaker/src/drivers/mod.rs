@@ -17,11 +17,15 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod books;
+pub mod conditions;
 pub mod holding;
 pub mod interfaces;
 pub mod lan_thread;
 pub mod netlink;
 pub mod picture;
+pub mod queue;
 pub mod readiness;
 pub mod sockets;
+pub mod speaker_status;
 pub mod state_file;
+pub mod virtual_ip_status;

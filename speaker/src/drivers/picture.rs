@@ -34,8 +34,8 @@ pub struct Picture {
 pub struct View {
     /// Whether this node answers for it, did and stopped, or never did.
     pub answers: Answers,
-    /// Why this node will not announce it, if so.
-    pub refused: Option<Refusal>,
+    /// Why this node will not announce it, if so, and since when.
+    pub refused: Option<(Refusal, Timestamp)>,
     /// The foreign station that uses the address.
     pub conflict: Conflict,
 }
@@ -108,7 +108,9 @@ impl Picture {
             Report::Withdrawn { address, reason } => {
                 self.view(*address).answers = Answers::NoMore { reason: *reason, at: *at };
             }
-            Report::Refused { address, reason } => self.view(*address).refused = Some(*reason),
+            Report::Refused { address, reason } => {
+                self.view(*address).refused = Some((*reason, *at));
+            }
             Report::NoLongerRefused { address } => self.view(*address).refused = None,
             Report::AddressConflict { address, mac } => {
                 self.view(*address).conflict = Conflict::Now { mac: *mac, at: *at };
@@ -145,7 +147,7 @@ impl Picture {
 
     /// The addresses that this node refuses, in order.
     pub fn refused(&self) -> BTreeMap<IpAddr, Refusal> {
-        self.addresses.iter().filter_map(|(address, view)| Some((*address, view.refused?))).collect()
+        self.addresses.iter().filter_map(|(address, view)| Some((*address, view.refused?.0))).collect()
     }
 }
 
