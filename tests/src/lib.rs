@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod backend;
+pub mod bench;
 pub mod demo;
 pub mod lab;
 pub mod services;
