@@ -1,11 +1,13 @@
-//! What happens to addresses whose objects vanish while Services claim them. Pure.
+//! What happens to addresses whose objects vanish while Services claim them, and to peers whose objects
+//! vanish. Pure.
 //!
 //! That is never how an address is released: the controller drops the claims first. Either one object
 //! was deleted by mistake, past its finalizer, and is re-created at once; or many are gone because the
-//! definition was deleted. Traffic goes on for a while in both cases.
+//! definition was deleted. Traffic goes on for a while in both cases. A peer that is forgotten would be a
+//! peer that nobody yields to, so the same goes for Speaker objects, which their owners re-create.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 /// How long one address is held: the controller needs far less to re-create its object.
@@ -15,32 +17,38 @@ const MANY: Duration = Duration::from_secs(300);
 /// From how many on they are many, if they are also half of all that are claimed.
 const FEW: usize = 3;
 
-/// The addresses that are held.
-#[derive(Debug, Default)]
-pub struct Holding {
-    since: HashMap<IpAddr, Instant>,
+/// Those that are held.
+#[derive(Debug)]
+pub struct Holding<K> {
+    since: HashMap<K, Instant>,
     many: bool,
 }
 
-impl Holding {
-    /// A claimed address has lost its object. `claimed` counts all that are claimed, this one and all
-    /// that are held included. True where this makes them many: time for an alarm.
-    pub fn hold(&mut self, now: Instant, address: IpAddr, claimed: usize) -> bool {
-        self.since.entry(address).or_insert(now);
+impl<K> Default for Holding<K> {
+    fn default() -> Self {
+        Self { since: HashMap::new(), many: false }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Holding<K> {
+    /// One has lost its object. `all` counts all that should have one, this one and all that are held
+    /// included. True where this makes them many: time for an alarm.
+    pub fn hold(&mut self, now: Instant, key: K, all: usize) -> bool {
+        self.since.entry(key).or_insert(now);
         let were_many = self.many;
-        self.many |= self.since.len() >= FEW && self.since.len() * 2 >= claimed;
+        self.many |= self.since.len() >= FEW && self.since.len() * 2 >= all;
         self.many && !were_many
     }
 
-    /// The address has an object again.
-    pub fn release(&mut self, address: IpAddr) {
-        self.since.remove(&address);
+    /// It has an object again.
+    pub fn release(&mut self, key: &K) {
+        self.since.remove(key);
         self.many &= !self.since.is_empty();
     }
 
     /// Whether it is held.
-    pub fn holds(&self, address: IpAddr) -> bool {
-        self.since.contains_key(&address)
+    pub fn holds(&self, key: &K) -> bool {
+        self.since.contains_key(key)
     }
 
     /// How many are held.
@@ -54,15 +62,15 @@ impl Holding {
     }
 
     /// Takes those that have been held for long enough.
-    pub fn take_due(&mut self, now: Instant) -> Vec<IpAddr> {
+    pub fn take_due(&mut self, now: Instant) -> Vec<K> {
         let bound = self.bound();
-        let due: Vec<IpAddr> = self
+        let due: Vec<K> = self
             .since
             .iter()
             .filter(|(_, since)| now.saturating_duration_since(**since) >= bound)
-            .map(|(address, _)| *address)
+            .map(|(key, _)| key.clone())
             .collect();
-        due.iter().for_each(|address| self.release(*address));
+        due.iter().for_each(|key| self.release(key));
         due
     }
 
@@ -79,7 +87,7 @@ impl Holding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     fn address(n: u32) -> IpAddr {
         Ipv4Addr::from_bits(0x0a00_0000 + n).into()
@@ -90,7 +98,7 @@ mod tests {
         let start = Instant::now();
         let mut holding = Holding::default();
         assert!(!holding.hold(start, address(1), 1));
-        holding.release(address(1));
+        holding.release(&address(1));
         assert_eq!(holding.next_deadline(), None);
         holding.hold(start, address(2), 2);
         assert_eq!(holding.next_deadline(), Some(start + ONE));

@@ -17,7 +17,9 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod books;
+pub mod clerk;
 pub mod conditions;
+pub mod desk;
 pub mod holding;
 pub mod interfaces;
 pub mod lan_thread;
