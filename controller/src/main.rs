@@ -1,5 +1,6 @@
 //! The controller's process.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,6 +9,7 @@ use kube::{Client, Config};
 use landfall_controller::config::{Cli, Command, LogFormat, Options};
 use landfall_controller::{run, uninstall};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// How long reaching the API server may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -35,12 +37,19 @@ async fn client() -> anyhow::Result<Client> {
 }
 
 fn log(options: &Options) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&options.log_level)
+    // A single word is about us. Of the libraries one then hears what is wrong, save of kube's watches:
+    // what a person should know of those we say in our own words.
+    let level: Result<LevelFilter, _> = options.log_level.parse();
+    let directives = match level {
+        Ok(level) => format!("warn,kube_client=error,kube_runtime=error,landfall_controller={level}"),
+        Err(_) => options.log_level.clone(),
+    };
+    let filter = EnvFilter::try_new(directives)
         .with_context(|| format!("--log-level {} is not understood", options.log_level))?;
-    // kube tells of every failed watch itself; what a person should know of it we say in our own words.
-    let quieter = if options.log_level.contains("kube") { None } else { Some("kube_runtime=error".parse()?) };
-    let filter = quieter.into_iter().fold(filter, EnvFilter::add_directive);
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match options.log_format {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().flatten_event(true).init(),

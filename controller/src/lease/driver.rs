@@ -67,7 +67,7 @@ pub async fn run(
         mind.handle(clock::now(), event);
     }
     let last = mind.handle(clock::now(), Event::Release);
-    tell(&mind, &tenure);
+    tenure.send_replace(Tenure::None);
     if let Some(action) = last {
         match desk.send(action).await {
             Ok(_) => tracing::info!("gave the Lease back"),
@@ -164,12 +164,13 @@ impl Desk {
                 return Event::Failed;
             }
         };
+        let (Told::Read(Some(lease)) | Told::Wrote(lease)) = &told else {
+            // Not yet all right: creating it may be what fails.
+            return Event::Got(None);
+        };
         self.trouble.over("the Lease");
-        match told {
-            Told::Read(None) => Event::Got(None),
-            Told::Read(Some(lease)) => Event::Got(Some(self.keep(lease))),
-            Told::Wrote(lease) => Event::Written(self.keep(lease)),
-        }
+        let held = self.keep(lease.clone());
+        if matches!(told, Told::Wrote(_)) { Event::Written(held) } else { Event::Got(Some(held)) }
     }
 
     fn keep(&mut self, lease: Lease) -> Held {
