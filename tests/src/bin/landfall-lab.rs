@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use landfall_tests::lab::{Lab, LabOptions, ProxyMode, isolation};
+use landfall_tests::lab::{Lab, LabOptions, ProxyMode, isolation, landfall};
 use tokio::runtime::Runtime;
 
 /// A real Kubernetes on this machine, in namespaces of its own. Needs root.
@@ -58,6 +58,9 @@ impl Shell {
         let proxy = if self.iptables { ProxyMode::Iptables } else { ProxyMode::Nftables };
         let options = LabOptions { nodes: self.nodes, clients: self.clients, proxy, ..LabOptions::default() };
         let lab = runtime.block_on(Lab::up(inside, options))?;
+        if !self.bare {
+            runtime.block_on(landfall::install(&lab))?;
+        }
         self.welcome(&lab)?;
         if std::io::stdin().is_terminal() {
             return open_shell(&lab);

@@ -96,6 +96,10 @@ pub struct Unavailable(anyhow::Error);
 /// packages missing, or the Kubernetes programs could not be built.
 pub fn enter() -> Result<Inside, Unavailable> {
     let role = std::env::var(ROLE).unwrap_or_default();
+    if !role.is_empty() {
+        // A process of the chain inherits the blocked signals of the one above it.
+        let _infallible = SigSet::all().thread_unblock();
+    }
     let entered = match role.as_str() {
         "janitor" => janitor(),
         "init" if getpid() == Pid::from_raw(1) => init(),
@@ -132,9 +136,7 @@ fn outermost() -> Result<i32> {
 
     let name = format!("landfall-lab-{}-{}", std::process::id(), started()?);
     let (waiting, hold) = std::io::pipe()?;
-    let myself = std::env::current_exe()?;
-    let mut janitor = Command::new(&myself)
-        .env(ROLE, "janitor")
+    let mut janitor = again("janitor")?
         .env(CGROUP, &name)
         .stdin(waiting)
         .stdout(Stdio::null())
@@ -142,14 +144,11 @@ fn outermost() -> Result<i32> {
         .spawn()
         .context("starting the janitor")?;
 
-    // Blocked before init exists, so that no signal is lost; `Command` unblocks them in children.
+    // Blocked before init exists, so that no signal is lost.
     let signals = Signals::block()?;
     // The next child is PID 1 of a new namespace; this process itself stays where it is.
     unshare(CloneFlags::CLONE_NEWPID).context("this machine refuses a new PID namespace")?;
-    let init = Command::new(&myself)
-        .arg0(std::env::args_os().next().unwrap_or_else(|| myself.clone().into()))
-        .args(std::env::args_os().skip(1))
-        .env(ROLE, "init")
+    let init = again("init")?
         .env(OUTERMOST, std::process::id().to_string())
         .env(CGROUP, &name)
         .env(programs::KUBERNETES_BIN, kubernetes)
@@ -158,6 +157,15 @@ fn outermost() -> Result<i32> {
     let status = signals.forward_until_end(init)?;
     finish(hold, &mut janitor);
     Ok(code(status))
+}
+
+/// This program once more with the same arguments (it may read them before it calls [`enter`]), in another role.
+fn again(role: &str) -> Result<Command> {
+    let myself = std::env::current_exe()?;
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new(&myself);
+    command.arg0(arguments.next().unwrap_or_else(|| myself.into())).args(arguments).env(ROLE, role);
+    Ok(command)
 }
 
 /// Ends the janitor's wait, and waits for its work.
@@ -191,14 +199,8 @@ fn init() -> Result<i32> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
         .context("new mount and network namespaces")?;
     mounts().context("mounts of the lab")?;
-    let myself = std::env::current_exe()?;
-    let program = Command::new(&myself)
-        .arg0(std::env::args_os().next().unwrap_or_else(|| myself.clone().into()))
-        .args(std::env::args_os().skip(1))
-        .env(ROLE, "inside")
-        .env(INIT, number)
-        .spawn()
-        .context("starting the program inside the lab")?;
+    let program =
+        again("inside")?.env(INIT, number).spawn().context("starting the program inside the lab")?;
     Ok(code(signals.forward_until_end(program)?))
 }
 

@@ -331,26 +331,21 @@ impl Lab {
     }
 
     /// Prints what explains a failure: pods and warnings as the API knows
-    /// them, and the ends of the logs of all programs.
+    /// them, what Landfall's pods said last, and the ends of the logs of all programs.
     pub fn explain(&self) {
-        say("what the cluster says:");
+        let namespace = super::landfall::NAMESPACE;
         for arguments in [
-            &["get", "nodes,pods", "-A", "-o", "wide"][..],
-            &["get", "events", "-A", "--field-selector=type=Warning", "--sort-by=.lastTimestamp"][..],
+            "get nodes,pods -A -o wide".to_owned(),
+            "get events -A --field-selector=type=Warning --sort-by=.lastTimestamp".to_owned(),
+            format!("-n {namespace} logs --prefix --tail=15 -l app.kubernetes.io/part-of=landfall"),
         ] {
-            let mut command = self.kubectl_command(arguments);
+            eprintln!("--- kubectl {arguments}");
+            let mut command = self.kubectl_command(&arguments.split(' ').collect::<Vec<_>>());
             command.arg("--request-timeout=5s");
-            match process::output_within(seconds(10), command, None) {
-                Ok(text) => text
-                    .lines()
-                    .rev()
-                    .take(40)
-                    .collect::<Vec<_>>()
-                    .iter()
-                    .rev()
-                    .for_each(|line| eprintln!("    {line}")),
-                Err(error) => eprintln!("    {error:#}"),
-            }
+            let said = process::output_within(seconds(10), command, None)
+                .unwrap_or_else(|error| format!("{error:#}"));
+            let lines: Vec<&str> = said.lines().collect();
+            lines.iter().skip(lines.len().saturating_sub(60)).for_each(|line| eprintln!("    {line}"));
         }
         let states = self.nodes.iter().flat_map(Node::state).chain(self.control_plane.state());
         print_logs(states.collect(), 8);

@@ -72,6 +72,7 @@ pub mod image;
 pub mod isolation;
 #[allow(clippy::module_inception)]
 mod lab;
+pub mod landfall;
 mod namespace;
 mod node;
 mod pki;
