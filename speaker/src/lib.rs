@@ -4,8 +4,12 @@
 //! Everything that decides is in the rooms of the [`mind`]; everything that touches Linux or Kubernetes
 //! is in `drivers` and `sys`.
 
+pub mod announcing;
 pub mod drivers;
 pub mod lan;
+pub mod liveness;
 pub mod metrics;
 pub mod mind;
+pub mod ownership;
 pub mod sys;
+pub mod wire;

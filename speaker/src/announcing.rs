@@ -1,0 +1,332 @@
+//! What is sent and answered on the LAN for the addresses that are announced.
+//!
+//! A pure machine: it is told what to announce and what came in, and says which frames to send. It does
+//! not decide what is announced; of what it hears it tells what bears on that.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::lan::{LinkIndex, MacAddr, NodeName};
+use crate::mind::counters::Counters;
+use crate::mind::facts::Facts;
+use crate::mind::rng::Rng;
+
+mod conflict;
+mod frames;
+mod groups;
+mod hearing;
+mod pacing;
+mod probing;
+mod stations;
+#[cfg(test)]
+mod tests;
+
+use conflict::Conflict;
+use groups::Groups;
+use pacing::Pacer;
+use probing::Probing;
+use stations::Stations;
+
+/// When gratuitous frames are sent again after a takeover. A neighbour's entry is locked for a second
+/// after it was made (Linux `locktime`), and any of them may be lost.
+const REPEATS: [Duration; 3] =
+    [Duration::from_millis(1100), Duration::from_millis(2200), Duration::from_millis(4000)];
+/// From then on they are sent once in this time, or up to a quarter sooner.
+const REFRESH: Duration = Duration::from_secs(60);
+/// Neighbours that another node misled are corrected at most this often.
+const CORRECTION_PACE: Duration = Duration::from_millis(100);
+
+/// What happens to the announcer.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// Announce an address on exactly these links from now on.
+    Announce(IpAddr, Vec<LinkIndex>),
+    /// Announce it, or probe for it, no more.
+    Withdraw(IpAddr),
+    /// Find out whether a station uses an address.
+    Probe(IpAddr, Vec<LinkIndex>),
+    /// Ask once who answers for an address.
+    Ask(IpAddr, Vec<LinkIndex>),
+    /// Another node announced an address wrongly: tell the neighbours again.
+    Correct(IpAddr),
+    /// Listen to the multicast group of an address on exactly these links.
+    Listen(IpAddr, Vec<LinkIndex>),
+    /// The links or the peers changed.
+    Facts,
+    /// Answer nothing on a link for now.
+    Hush(LinkIndex),
+    /// Answer there again, and tell the neighbours anew.
+    Unhush(LinkIndex),
+    /// Whether nothing at all is heard on a link: then a refresh would only mislead once it heals.
+    Isolated(LinkIndex, bool),
+    /// Ask the gateways and other stations whether they are there.
+    AskLan(LinkIndex),
+    /// An Ethernet frame came in.
+    Frame(LinkIndex, &'a [u8]),
+    /// The time that `next_deadline` named has come.
+    Deadline,
+}
+
+/// What the announcer wants done or known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send a frame.
+    Send(LinkIndex, Vec<u8>),
+    /// Listen to a group.
+    Join(LinkIndex, std::net::Ipv6Addr),
+    /// Listen to it no more.
+    Leave(LinkIndex, std::net::Ipv6Addr),
+    /// Probes for an address went unanswered.
+    ProbeClear(IpAddr),
+    /// A station uses the address that was probed for.
+    ProbeConflict(IpAddr, MacAddr),
+    /// A station that is no speaker uses an address that is announced.
+    Conflict(IpAddr, MacAddr),
+    /// No such station was heard for a while.
+    ConflictOver(IpAddr),
+    /// A speaker says on the LAN that it has an address.
+    SpeakerHas {
+        /// The address.
+        address: IpAddr,
+        /// The speaker's node.
+        node: NodeName,
+        /// The hardware address that it told.
+        mac: MacAddr,
+        /// It told everybody, unasked.
+        gratuitous: bool,
+    },
+    /// Another station was heard.
+    Station(LinkIndex),
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    links: Vec<LinkIndex>,
+    announced_at: Instant,
+    /// Which repeat comes next.
+    step: usize,
+    due: Instant,
+    corrected: Option<Instant>,
+    conflict: Option<Conflict>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Gratuitous(IpAddr),
+    Probe(IpAddr),
+    ConflictOver(IpAddr),
+}
+
+/// The machine; see the module.
+#[derive(Clone, Debug)]
+pub struct Announcing {
+    table: HashMap<IpAddr, Entry>,
+    probing: HashMap<IpAddr, Probing>,
+    groups: Groups,
+    stations: Stations,
+    hushed: HashSet<LinkIndex>,
+    isolated: HashSet<LinkIndex>,
+    timers: BTreeSet<(Instant, Due)>,
+    pacer: Pacer,
+    rng: Rng,
+}
+
+impl Announcing {
+    /// Announces nothing yet.
+    pub fn new(rng: Rng) -> Self {
+        Self {
+            table: HashMap::new(),
+            probing: HashMap::new(),
+            groups: Groups::default(),
+            stations: Stations::default(),
+            hushed: HashSet::new(),
+            isolated: HashSet::new(),
+            timers: BTreeSet::new(),
+            pacer: Pacer::default(),
+            rng,
+        }
+    }
+
+    /// Takes an event in and pushes what follows from it.
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        facts: &Facts,
+        event: Event<'_>,
+        counters: &mut Counters,
+        out: &mut Vec<Action>,
+    ) {
+        match event {
+            Event::Announce(address, links) => self.announce(now, facts, address, links, out),
+            Event::Withdraw(address) => self.withdraw(address),
+            Event::Probe(address, links) => self.probe(now, facts, address, links, out),
+            Event::Ask(address, links) => frames::ask(facts, address, &links, out),
+            Event::Correct(address) => self.correct(now, facts, address, out),
+            Event::Listen(address, links) => self.groups.listen(address, links, facts, out),
+            Event::Facts => self.groups.prune(facts),
+            Event::Hush(link) => {
+                self.hushed.insert(link);
+            }
+            Event::Unhush(link) => self.unhush(now, link),
+            Event::Isolated(link, true) => {
+                self.isolated.insert(link);
+            }
+            Event::Isolated(link, false) => {
+                self.isolated.remove(&link);
+            }
+            Event::AskLan(link) => self.stations.ask(facts, link, out),
+            Event::Frame(link, frame) => self.hear(now, facts, link, frame, counters, out),
+            Event::Deadline => self.due(now, facts, out),
+        }
+    }
+
+    /// When it wants to be woken.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, due)| match due {
+            Due::Gratuitous(_) => self.pacer.earliest(*at),
+            Due::Probe(_) | Due::ConflictOver(_) => *at,
+        })
+    }
+
+    /// Whether it answers for an address, anywhere, right now.
+    pub fn answers(&self, address: IpAddr) -> bool {
+        self.table
+            .get(&address)
+            .is_some_and(|entry| entry.links.iter().any(|link| !self.hushed.contains(link)))
+    }
+
+    /// How many addresses it answers for.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether it answers for none.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    fn announce(
+        &mut self,
+        now: Instant,
+        facts: &Facts,
+        address: IpAddr,
+        links: Vec<LinkIndex>,
+        out: &mut Vec<Action>,
+    ) {
+        self.stop_probing(address);
+        let audible = links.iter().filter(|link| !self.hushed.contains(link));
+        frames::gratuitous(facts, address, audible, out);
+        let due = now + REPEATS[0];
+        let former = self.table.remove(&address);
+        if let Some(former) = &former {
+            self.timers.remove(&(former.due, Due::Gratuitous(address)));
+        }
+        self.timers.insert((due, Due::Gratuitous(address)));
+        let entry = Entry {
+            links,
+            announced_at: now,
+            step: 0,
+            due,
+            corrected: None,
+            conflict: former.and_then(|former| former.conflict),
+        };
+        self.table.insert(address, entry);
+    }
+
+    fn withdraw(&mut self, address: IpAddr) {
+        self.stop_probing(address);
+        if let Some(entry) = self.table.remove(&address) {
+            self.timers.remove(&(entry.due, Due::Gratuitous(address)));
+            if let Some(conflict) = entry.conflict {
+                self.timers.remove(&(conflict.over_at(), Due::ConflictOver(address)));
+            }
+        }
+    }
+
+    fn correct(&mut self, now: Instant, facts: &Facts, address: IpAddr, out: &mut Vec<Action>) {
+        let Some(entry) = self.table.get_mut(&address) else { return };
+        if entry.corrected.is_some_and(|at| now < at + CORRECTION_PACE) {
+            return;
+        }
+        entry.corrected = Some(now);
+        let audible = entry.links.iter().filter(|link| !self.hushed.contains(link));
+        frames::gratuitous(facts, address, audible, out);
+        // The wrong word may have locked a neighbour's entry: repeat as after a takeover.
+        entry.announced_at = now;
+        entry.step = 0;
+        self.timers.remove(&(entry.due, Due::Gratuitous(address)));
+        entry.due = now + REPEATS[0];
+        self.timers.insert((entry.due, Due::Gratuitous(address)));
+    }
+
+    fn unhush(&mut self, now: Instant, link: LinkIndex) {
+        if !self.hushed.remove(&link) {
+            return;
+        }
+        for (address, entry) in &mut self.table {
+            if entry.links.contains(&link) {
+                self.timers.remove(&(entry.due, Due::Gratuitous(*address)));
+                (entry.announced_at, entry.step, entry.due) = (now, 0, now);
+                self.timers.insert((now, Due::Gratuitous(*address)));
+            }
+        }
+    }
+
+    fn due(&mut self, now: Instant, facts: &Facts, out: &mut Vec<Action>) {
+        while let Some((at, due)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            match due {
+                Due::Gratuitous(address) => {
+                    if !self.pacer.allows(now) {
+                        // Whatever else is due comes after this one and is sent in its turn.
+                        self.due_beside_gratuitous(now, facts, out);
+                        return;
+                    }
+                    self.timers.remove(&(at, due));
+                    self.repeat(now, facts, address, out);
+                }
+                Due::Probe(_) | Due::ConflictOver(_) => {
+                    self.timers.remove(&(at, due));
+                    self.due_now(now, facts, due, out);
+                }
+            }
+        }
+    }
+
+    fn due_beside_gratuitous(&mut self, now: Instant, facts: &Facts, out: &mut Vec<Action>) {
+        let is_other = |due: &Due| !matches!(due, Due::Gratuitous(_));
+        let due = self.timers.iter().take_while(|(at, _)| *at <= now);
+        let others: Vec<_> = due.filter(|(_, due)| is_other(due)).copied().collect();
+        for (at, due) in others {
+            self.timers.remove(&(at, due));
+            self.due_now(now, facts, due, out);
+        }
+    }
+
+    fn due_now(&mut self, now: Instant, facts: &Facts, due: Due, out: &mut Vec<Action>) {
+        match due {
+            Due::Probe(address) => self.continue_probing(now, facts, address, out),
+            Due::ConflictOver(address) => self.conflict_over(address, out),
+            Due::Gratuitous(_) => {}
+        }
+    }
+
+    fn repeat(&mut self, now: Instant, facts: &Facts, address: IpAddr, out: &mut Vec<Action>) {
+        let Some(entry) = self.table.get_mut(&address) else { return };
+        let is_refresh = entry.step >= REPEATS.len();
+        let speaks =
+            |link: &&LinkIndex| !self.hushed.contains(link) && !(is_refresh && self.isolated.contains(link));
+        let before = out.len();
+        frames::gratuitous(facts, address, entry.links.iter().filter(speaks), out);
+        self.pacer.sent(now, out.len() - before);
+        // After a hush the first one is repeated as the first of a takeover is.
+        if now > entry.announced_at {
+            entry.step += 1;
+        }
+        entry.due = match REPEATS.get(entry.step) {
+            Some(after) => (entry.announced_at + *after).max(now),
+            None => now + self.rng.between(REFRESH * 3 / 4, REFRESH),
+        };
+        self.timers.insert((entry.due, Due::Gratuitous(address)));
+    }
+}

@@ -1,0 +1,434 @@
+//! Who is alive: heartbeats between speakers on every LAN that two of them share.
+//!
+//! A pure machine. It knows nothing of what is announced, nor of datagrams: it says when a heartbeat is
+//! due and is told when one was heard, so that another way to watch can take its place.
+//!
+//! Beside each peer it watches the LAN itself. A link with peers on which none is heard is *alone*; one
+//! on which no other station is heard either is *isolated*, and what is decided there counts for less.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::lan::{LinkIndex, NodeName};
+use crate::mind::rng::Rng;
+
+#[cfg(test)]
+mod tests;
+
+/// How fast heartbeats are sent and how many may be missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// The longest time between two heartbeats; the shortest is three quarters of it.
+    pub interval: Duration,
+    /// After this many intervals of silence a peer is dead.
+    pub multiplier: u32,
+}
+
+impl Timing {
+    /// The silence after which a peer is dead.
+    pub fn detection(&self) -> Duration {
+        self.interval * self.multiplier
+    }
+}
+
+/// What happens to liveness.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// These are all links with carrier and the peers to watch on each.
+    Watch(&'a BTreeMap<LinkIndex, Vec<NodeName>>),
+    /// Something of a peer came in on a link.
+    Heard {
+        /// The link.
+        link: LinkIndex,
+        /// The peer.
+        node: &'a NodeName,
+        /// The number that its process drew when it started.
+        instance: u64,
+        /// It says that it hears nobody there.
+        isolated: bool,
+    },
+    /// A frame of any other station came in on a link.
+    Station(LinkIndex),
+    /// A peer's process ended and said so.
+    Goodbye {
+        /// The peer.
+        node: &'a NodeName,
+        /// The number that its process drew when it started.
+        instance: u64,
+    },
+    /// This process itself was not run for a while, so silence proves nothing.
+    Gap {
+        /// It was not for longer than the detection time: the world may have moved on.
+        long: bool,
+    },
+    /// The time that `next_deadline` named has come.
+    Deadline,
+}
+
+/// What liveness wants done or known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send a heartbeat to every peer that is watched on the link.
+    Beat(LinkIndex),
+    /// No peer is heard there: ask the gateway and other stations, to learn whether the LAN is.
+    AskLan(LinkIndex),
+    /// A peer is heard on a link, for the first time or again.
+    Alive(LinkIndex, NodeName),
+    /// A peer that was alive on a link is heard there no more, or not watched any more.
+    Dead(LinkIndex, NodeName),
+    /// A peer says for a whole detection time that it hears nobody on the link.
+    Deaf(LinkIndex, NodeName),
+    /// A peer's process is another one; all that the former said is void.
+    Restarted(NodeName),
+    /// A peer has left.
+    Left(NodeName),
+    /// Nothing at all is heard on a link with peers.
+    Isolated(LinkIndex),
+    /// A speaker, or at least another station, is heard again on a link that was alone or isolated.
+    Reached(LinkIndex),
+}
+
+/// What is known of a peer on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was never heard there, which proves nothing.
+    NeverHeard,
+    /// It is heard.
+    Alive,
+    /// It is heard, and says for a detection time that it hears nobody.
+    Deaf,
+    /// It was heard and is no more.
+    Dead,
+    /// It said goodbye.
+    Left,
+}
+
+impl Verdict {
+    /// Whether it is heard.
+    pub fn is_heard(self) -> bool {
+        matches!(self, Self::Alive | Self::Deaf)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Session {
+    verdict: Verdict,
+    /// When it was heard, or the grace that it was given.
+    heard: Instant,
+    truly_heard: Option<Instant>,
+    /// Grace is given once for a silence, lest a slow node never find anybody dead.
+    has_grace: bool,
+    isolated_since: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+struct LinkState {
+    settled_at: Instant,
+    next_beat: Instant,
+    next_ask: Instant,
+    speaker_heard: Instant,
+    has_grace: bool,
+    station_heard: Option<Instant>,
+    /// Since when no speaker and no station is heard.
+    isolated_since: Option<Instant>,
+    reached_by_station: Option<Instant>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Process {
+    instance: Option<u64>,
+    former: Option<u64>,
+    left: bool,
+}
+
+/// A station's frame ends isolation with caution at most this often: else a client that asks now and
+/// then on a LAN without other speakers would never be answered.
+const STATION_CAUTION: Duration = Duration::from_secs(30);
+
+/// The machine; see the module.
+#[derive(Clone, Debug)]
+pub struct Liveness {
+    timing: Timing,
+    rng: Rng,
+    links: BTreeMap<LinkIndex, LinkState>,
+    sessions: BTreeMap<(LinkIndex, NodeName), Session>,
+    processes: BTreeMap<NodeName, Process>,
+    /// Never later than the true next deadline.
+    deadline: Option<Instant>,
+}
+
+impl Liveness {
+    /// Watches nobody yet.
+    pub fn new(timing: Timing, rng: Rng) -> Self {
+        let (links, sessions, processes) = Default::default();
+        Self { timing, rng, links, sessions, processes, deadline: None }
+    }
+
+    /// Takes an event in and pushes what follows from it.
+    pub fn handle(&mut self, now: Instant, event: Event<'_>, out: &mut Vec<Action>) {
+        match event {
+            Event::Watch(wanted) => self.watch(now, wanted, out),
+            Event::Heard { link, node, instance, isolated } => {
+                self.heard(now, link, node, instance, isolated, out);
+            }
+            Event::Station(link) => self.station(now, link, out),
+            Event::Goodbye { node, instance } => self.goodbye(node, instance, out),
+            Event::Gap { long } => self.gap(now, long, out),
+            Event::Deadline => self.due(now, out),
+        }
+    }
+
+    /// When it wants to be woken. It may be woken early.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// What is known of a peer on a link; nothing where it is not watched.
+    pub fn verdict(&self, link: LinkIndex, node: &NodeName) -> Option<Verdict> {
+        self.sessions.get(&(link, node.clone())).map(|session| session.verdict)
+    }
+
+    /// What is known of a peer on all links where it is watched.
+    pub fn verdicts<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = (LinkIndex, Verdict)> + 'a {
+        let sessions = self.sessions.iter().filter(move |((_, peer), _)| peer == node);
+        sessions.map(|((link, _), session)| (*link, session.verdict))
+    }
+
+    /// Whether a message of that process of a peer is to be believed: it neither left nor was replaced.
+    pub fn accepts(&self, node: &NodeName, instance: u64) -> bool {
+        self.processes.get(node).is_none_or(|process| {
+            process.former != Some(instance) && !(process.left && process.instance == Some(instance))
+        })
+    }
+
+    /// When the link was, or will be, listened to for long enough to claim anything there.
+    pub fn settled_at(&self, link: LinkIndex) -> Option<Instant> {
+        self.links.get(&link).map(|state| state.settled_at)
+    }
+
+    /// Since when nothing at all is heard on a link with peers.
+    pub fn isolated_since(&self, link: LinkIndex) -> Option<Instant> {
+        self.links.get(&link)?.isolated_since
+    }
+
+    /// Whether a peer was heard on a link at that time or later.
+    pub fn is_heard_since(&self, link: LinkIndex, node: &NodeName, since: Instant) -> bool {
+        let session = self.sessions.get(&(link, node.clone()));
+        session.and_then(|session| session.truly_heard).is_some_and(|heard| heard >= since)
+    }
+
+    /// The peers that are watched on a link.
+    pub fn watched(&self, link: LinkIndex) -> impl Iterator<Item = (&NodeName, Verdict)> {
+        let sessions = self.sessions.iter().filter(move |((on, _), _)| *on == link);
+        sessions.map(|((_, node), session)| (node, session.verdict))
+    }
+
+    fn watch(&mut self, now: Instant, wanted: &BTreeMap<LinkIndex, Vec<NodeName>>, out: &mut Vec<Action>) {
+        let is_wanted =
+            |link: LinkIndex, node: &NodeName| wanted.get(&link).is_some_and(|on| on.contains(node));
+        self.sessions.retain(|(link, node), session| {
+            let keep = is_wanted(*link, node);
+            if !keep && session.verdict.is_heard() {
+                out.push(Action::Dead(*link, node.clone()));
+            }
+            keep
+        });
+        self.links.retain(|link, _| wanted.contains_key(link));
+        let settling = self.timing.detection();
+        for (link, nodes) in wanted {
+            let is_new = !self.links.contains_key(link);
+            let was_empty = !self.sessions.keys().any(|(on, _)| on == link);
+            let state = self.links.entry(*link).or_insert_with(|| LinkState {
+                // Where nobody else may announce there is nothing to listen for.
+                settled_at: if nodes.is_empty() { now } else { now + settling },
+                next_beat: now,
+                next_ask: now,
+                speaker_heard: now,
+                has_grace: false,
+                station_heard: None,
+                isolated_since: None,
+                reached_by_station: None,
+            });
+            if was_empty && !is_new {
+                state.speaker_heard = now;
+            }
+            if nodes.is_empty() {
+                state.isolated_since = None;
+            }
+            for node in nodes {
+                self.sessions.entry((*link, node.clone())).or_insert_with(|| {
+                    state.next_beat = now;
+                    Session {
+                        verdict: Verdict::NeverHeard,
+                        heard: now,
+                        truly_heard: None,
+                        has_grace: false,
+                        isolated_since: None,
+                    }
+                });
+            }
+        }
+        self.processes.retain(|node, _| wanted.values().any(|on| on.contains(node)));
+        self.due(now, out);
+    }
+
+    fn heard(
+        &mut self,
+        now: Instant,
+        link: LinkIndex,
+        node: &NodeName,
+        instance: u64,
+        isolated: bool,
+        out: &mut Vec<Action>,
+    ) {
+        if !self.accepts(node, instance) || !self.sessions.contains_key(&(link, node.clone())) {
+            return;
+        }
+        let process = self.processes.entry(node.clone()).or_default();
+        if process.instance != Some(instance) {
+            let restarted = process.instance.is_some();
+            *process = Process { instance: Some(instance), former: process.instance, left: false };
+            if restarted {
+                out.push(Action::Restarted(node.clone()));
+            }
+        }
+        let Some(session) = self.sessions.get_mut(&(link, node.clone())) else { return };
+        (session.heard, session.truly_heard, session.has_grace) = (now, Some(now), false);
+        if isolated {
+            session.isolated_since.get_or_insert(now);
+        } else {
+            session.isolated_since = None;
+        }
+        let verdict = match session.isolated_since {
+            Some(since) if since + self.timing.detection() <= now => Verdict::Deaf,
+            _ => Verdict::Alive,
+        };
+        let former = std::mem::replace(&mut session.verdict, verdict);
+        match (former, verdict) {
+            (Verdict::Alive, Verdict::Deaf) => out.push(Action::Deaf(link, node.clone())),
+            (Verdict::Alive | Verdict::Deaf, _) if former == verdict => {}
+            _ => out.push(Action::Alive(link, node.clone())),
+        }
+        self.wake_by(now + self.timing.detection());
+        let Some(state) = self.links.get_mut(&link) else { return };
+        let was_alone =
+            state.speaker_heard + self.timing.detection() <= now || state.isolated_since.is_some();
+        (state.speaker_heard, state.has_grace) = (now, false);
+        state.isolated_since = None;
+        if was_alone {
+            // Let the peers know at once that this node hears again, and what it has to say.
+            state.next_beat = now;
+            out.push(Action::Reached(link));
+            self.due(now, out);
+        }
+    }
+
+    fn station(&mut self, now: Instant, link: LinkIndex, out: &mut Vec<Action>) {
+        let Some(state) = self.links.get_mut(&link) else { return };
+        state.station_heard = Some(now);
+        if state.isolated_since.take().is_some() {
+            if state.reached_by_station.is_none_or(|last| last + STATION_CAUTION <= now) {
+                state.reached_by_station = Some(now);
+                state.next_beat = now;
+                out.push(Action::Reached(link));
+            }
+            self.due(now, out);
+        }
+    }
+
+    fn goodbye(&mut self, node: &NodeName, instance: u64, out: &mut Vec<Action>) {
+        if !self.accepts(node, instance) {
+            return;
+        }
+        let process = self.processes.entry(node.clone()).or_default();
+        *process = Process { instance: Some(instance), left: true, ..process.clone() };
+        for ((_, peer), session) in &mut self.sessions {
+            if peer == node {
+                session.verdict = Verdict::Left;
+                session.isolated_since = None;
+            }
+        }
+        out.push(Action::Left(node.clone()));
+    }
+
+    fn gap(&mut self, now: Instant, long: bool, out: &mut Vec<Action>) {
+        // One interval of grace, in which whoever lives is heard.
+        let (detection, interval) = (self.timing.detection(), self.timing.interval);
+        let grace = |heard: &mut Instant, has_grace: &mut bool| {
+            if !std::mem::replace(has_grace, true) && *heard + detection < now + interval {
+                *heard = now.checked_sub(detection - interval).unwrap_or(*heard);
+            }
+        };
+        for session in self.sessions.values_mut().filter(|session| session.verdict.is_heard()) {
+            grace(&mut session.heard, &mut session.has_grace);
+        }
+        for (link, state) in &mut self.links {
+            grace(&mut state.speaker_heard, &mut state.has_grace);
+            state.next_beat = now;
+            if long && self.sessions.keys().any(|(on, _)| on == link) {
+                out.push(Action::Reached(*link));
+            }
+        }
+        self.due(now, out);
+    }
+
+    /// Does all that is due and finds out when the next thing will be.
+    fn due(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let (detection, interval) = (self.timing.detection(), self.timing.interval);
+        let mut next: Option<Instant> = None;
+        let mut wake = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
+        for ((link, node), session) in &mut self.sessions {
+            if !session.verdict.is_heard() {
+                continue;
+            }
+            if session.heard + detection <= now {
+                session.verdict = Verdict::Dead;
+                session.isolated_since = None;
+                out.push(Action::Dead(*link, node.clone()));
+                continue;
+            }
+            wake(session.heard + detection);
+            if let (Verdict::Alive, Some(since)) = (session.verdict, session.isolated_since) {
+                if since + detection <= now {
+                    session.verdict = Verdict::Deaf;
+                    out.push(Action::Deaf(*link, node.clone()));
+                } else {
+                    wake(since + detection);
+                }
+            }
+        }
+        for (link, state) in &mut self.links {
+            if !self.sessions.keys().any(|(on, _)| on == link) {
+                continue;
+            }
+            if state.next_beat <= now {
+                out.push(Action::Beat(*link));
+                state.next_beat = now + self.rng.between(interval * 3 / 4, interval);
+            }
+            wake(state.next_beat);
+            let ask_from = state.speaker_heard + interval * 3 / 2;
+            let ask_at = state.next_ask.max(ask_from);
+            if ask_at <= now {
+                out.push(Action::AskLan(*link));
+                state.next_ask = now + interval;
+                wake(state.next_ask);
+            } else {
+                wake(ask_at);
+            }
+            let heard = state.station_heard.map_or(state.speaker_heard, |at| at.max(state.speaker_heard));
+            if state.isolated_since.is_none() {
+                if heard + detection <= now {
+                    state.isolated_since = Some(now);
+                    out.push(Action::Isolated(*link));
+                } else {
+                    wake(heard + detection);
+                }
+            }
+        }
+        self.deadline = next;
+    }
+
+    fn wake_by(&mut self, at: Instant) {
+        self.deadline = Some(self.deadline.map_or(at, |deadline| deadline.min(at)));
+    }
+}

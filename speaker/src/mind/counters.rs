@@ -1,0 +1,59 @@
+//! What was received, sent and dropped, for metrics.
+
+use crate::wire::WireError;
+
+/// Counts since the start. Every frame or datagram that is dropped is counted once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Ethernet frames that came in.
+    pub frames_received: u64,
+    /// Frames that this node had sent itself, or that claim to come from a group.
+    pub frames_own: u64,
+    /// Frames to another station.
+    pub frames_not_for_us: u64,
+    /// Frames cut short.
+    pub frames_truncated: u64,
+    /// Frames of other protocols, VLAN-tagged ones among them.
+    pub frames_other_protocol: u64,
+    /// Frames with a wrong checksum.
+    pub frames_bad_checksum: u64,
+    /// Neighbour discovery that a router had passed on.
+    pub frames_routed: u64,
+    /// Frames that break a rule of their protocol.
+    pub frames_invalid: u64,
+    /// Answers to ARP requests and neighbour solicitations.
+    pub answers_sent: u64,
+    /// Datagrams that came in.
+    pub datagrams_received: u64,
+    /// Datagrams with a TTL other than 255.
+    pub datagrams_routed: u64,
+    /// Datagrams from an address that is no known speaker's on that link.
+    pub datagrams_unknown_sender: u64,
+    /// Datagrams cut short, changed on the way, or of another protocol or version.
+    pub datagrams_invalid: u64,
+    /// Datagrams of a process that had left or was replaced.
+    pub datagrams_stale: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Queries for everything that a peer has to say: something was missed.
+    pub queries_sent: u64,
+    /// Times that this process itself was not run for longer than the detection time.
+    pub gaps: u64,
+}
+
+impl Counters {
+    /// Counts a frame that is not understood.
+    pub fn frame_ignored(&mut self, error: WireError) {
+        *match error {
+            WireError::Truncated => &mut self.frames_truncated,
+            WireError::EtherType | WireError::NotNeighborDiscovery | WireError::NotArp => {
+                &mut self.frames_other_protocol
+            }
+            WireError::Checksum => &mut self.frames_bad_checksum,
+            WireError::HopLimit => &mut self.frames_routed,
+            WireError::InvalidNeighborDiscovery | WireError::NotSpeech | WireError::InvalidSpeech => {
+                &mut self.frames_invalid
+            }
+        } += 1;
+    }
+}

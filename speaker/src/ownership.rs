@@ -1,0 +1,357 @@
+//! Which addresses are mine: who claims what and when, how claims are settled, how addresses are handed
+//! over.
+//!
+//! A pure machine over the books of what every speaker says. Its rules, in the words of the design: an
+//! incumbent keeps an address until it fails, leaves, or a higher epoch ranks another first and that
+//! one's claim is heard; a candidate claims when every better one is dead, has left or refuses, and as a
+//! backstop when nobody answers for the address; who returns takes nothing back by itself.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::lan::{LinkIndex, MacAddr, NodeName, Vip};
+use crate::liveness::{Liveness, Timing};
+use crate::mind::Report;
+use crate::mind::facts::Facts;
+use crate::mind::hush::Hush;
+use crate::wire::speech::{Body, Header};
+
+pub mod books;
+pub mod claim;
+mod keep;
+mod record;
+mod standing;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use books::{Heard, OwnBook, PeerBooks};
+use claim::Statement;
+use record::Record;
+use standing::Desk;
+
+/// An address whose object is gone although it was claimed is looked after for as long: somebody deleted
+/// it by mistake, and the controller makes it again.
+pub const HOLD: Duration = Duration::from_secs(5 * 60);
+/// Who leaves, or is no candidate any more, waits for a successor for at most as long.
+pub const HANDOVER: Duration = Duration::from_secs(3);
+/// A node that hears nobody claims only after as long.
+const ISOLATED_WAIT: Duration = Duration::from_secs(1);
+
+/// What the decisions are made from, beside the books.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// The node and its surroundings.
+    pub facts: &'a Facts,
+    /// Who is alive.
+    pub liveness: &'a Liveness,
+    /// Which links are hushed.
+    pub hush: &'a Hush,
+}
+
+/// What happens to ownership.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// All addresses.
+    Vips(Vec<Vip>),
+    /// One address is new or changed.
+    Vip(Vip),
+    /// An address's object is gone.
+    Gone(IpAddr),
+    /// Facts, liveness or hush changed.
+    Around,
+    /// A peer that is alive said something.
+    Said(&'a NodeName, &'a Header, &'a Body),
+    /// All that a peer said is void: it left or restarted.
+    Void(&'a NodeName),
+    /// Probes for an address went unanswered.
+    ProbeClear(IpAddr),
+    /// A station uses the address that was probed for.
+    ProbeConflict(IpAddr, MacAddr),
+    /// A speaker says on the LAN that it has an address.
+    SpeakerHas {
+        /// The address.
+        address: IpAddr,
+        /// The speaker's node.
+        node: &'a NodeName,
+        /// The hardware address that it told.
+        mac: MacAddr,
+        /// It told everybody, unasked.
+        gratuitous: bool,
+    },
+    /// This speaker is to leave.
+    Leave,
+    /// The time that `next_deadline` named has come.
+    Deadline,
+}
+
+/// What ownership wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Announce the address on exactly these links.
+    Announce(IpAddr, Vec<LinkIndex>),
+    /// Announce it, or probe for it, no more.
+    Withdraw(IpAddr),
+    /// Find out whether a station uses the address.
+    Probe(IpAddr, Vec<LinkIndex>),
+    /// Ask the LAN once who answers for it.
+    Ask(IpAddr, Vec<LinkIndex>),
+    /// Tell the neighbours again, since another node announced it wrongly.
+    Correct(IpAddr),
+    /// Listen for solicitations on exactly these links.
+    Listen(IpAddr, Vec<LinkIndex>),
+    /// Tell all peers what is now said of these addresses.
+    Tell(Vec<IpAddr>),
+    /// Tell one peer everything.
+    TellAll(NodeName),
+    /// Ask a peer for everything.
+    Query(NodeName),
+    /// Tell the world.
+    Report(Report),
+    /// Everything is handed over.
+    Left,
+}
+
+/// The machine; see the module.
+#[derive(Clone, Debug)]
+pub struct Ownership {
+    timing: Timing,
+    records: HashMap<IpAddr, Record>,
+    own: OwnBook,
+    peers: PeerBooks,
+    timers: BTreeSet<(Instant, IpAddr)>,
+    undecided: BTreeSet<IpAddr>,
+    leaving_since: Option<Instant>,
+    has_left: bool,
+}
+
+impl Ownership {
+    /// Looks after nothing yet.
+    pub fn new(timing: Timing) -> Self {
+        Self {
+            timing,
+            records: HashMap::new(),
+            own: OwnBook::default(),
+            peers: PeerBooks::default(),
+            timers: BTreeSet::new(),
+            undecided: BTreeSet::new(),
+            leaving_since: None,
+            has_left: false,
+        }
+    }
+
+    /// Takes an event in and pushes what follows from it.
+    pub fn handle(&mut self, now: Instant, around: Around<'_>, event: Event<'_>, out: &mut Vec<Action>) {
+        match event {
+            Event::Vips(vips) => self.list(now, vips),
+            Event::Vip(vip) => self.upsert(vip),
+            Event::Gone(address) => self.gone(now, address),
+            Event::Around => {
+                self.peers.retain(|node| around.facts.has_peer(node));
+                self.undecided.extend(self.records.keys());
+            }
+            Event::Said(node, header, body) => self.said(now, around, node, header, body, out),
+            Event::Void(node) => {
+                self.undecided.extend(self.peers.forget(node));
+                self.undecide_waiting();
+            }
+            Event::ProbeClear(address) => self.probe_clear(address, out),
+            Event::ProbeConflict(address, mac) => self.probe_conflict(now, address, mac, out),
+            Event::SpeakerHas { address, node, mac, gratuitous } => {
+                self.speaker_has(now, around, address, node, mac, gratuitous, out);
+            }
+            Event::Leave => {
+                self.leaving_since.get_or_insert(now);
+                self.undecided.extend(self.records.keys());
+            }
+            Event::Deadline => self.wake(now, out),
+        }
+        if around.facts.are_complete() {
+            self.decide(now, around, out);
+        }
+        if self.leaving_since.is_some() && !self.has_left && self.holdings() == 0 {
+            self.has_left = true;
+            out.push(Action::Left);
+        }
+    }
+
+    /// When it wants to be woken.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.peers.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// What this speaker says.
+    pub fn own_book(&self) -> &OwnBook {
+        &self.own
+    }
+
+    /// What the peers said.
+    pub fn peer_books(&self) -> &PeerBooks {
+        &self.peers
+    }
+
+    /// Whether this speaker is about to leave.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving_since.is_some()
+    }
+
+    /// A peer is dead: it is not to be asked for what was missed.
+    pub fn silence(&mut self, node: &NodeName) {
+        self.peers.silence(node);
+    }
+
+    pub(crate) fn record(&self, address: IpAddr) -> Option<&Record> {
+        self.records.get(&address)
+    }
+
+    fn holdings(&self) -> usize {
+        self.records.values().filter(|record| record.holding.is_some()).count()
+    }
+
+    fn list(&mut self, now: Instant, vips: Vec<Vip>) {
+        let listed: BTreeSet<_> = vips.iter().map(|vip| vip.address).collect();
+        let missing: Vec<_> = self.records.keys().filter(|known| !listed.contains(known)).copied().collect();
+        for address in missing {
+            self.gone(now, address);
+        }
+        for vip in vips {
+            self.upsert(vip);
+        }
+    }
+
+    fn upsert(&mut self, vip: Vip) {
+        self.undecided.insert(vip.address);
+        match self.records.get_mut(&vip.address) {
+            Some(record) => record.update(vip),
+            None => {
+                self.records.insert(vip.address, Record::new(vip));
+            }
+        }
+    }
+
+    fn gone(&mut self, now: Instant, address: IpAddr) {
+        if let Some(record) = self.records.get_mut(&address) {
+            record.gone_since.get_or_insert(now);
+            self.undecided.insert(address);
+        }
+    }
+
+    fn said(
+        &mut self,
+        now: Instant,
+        around: Around<'_>,
+        node: &NodeName,
+        header: &Header,
+        body: &Body,
+        out: &mut Vec<Action>,
+    ) {
+        let Heard { changed, leaving_changed, step_changed, query, answer } =
+            self.peers.hear(now, node, header, body);
+        if answer {
+            out.push(Action::TellAll(node.clone()));
+        }
+        if query {
+            out.push(Action::Query(node.clone()));
+        }
+        if leaving_changed {
+            self.undecided.extend(self.records.keys());
+        } else if step_changed {
+            self.undecide_waiting();
+        }
+        // Against a claim that does not go before ours: let the neighbours and the peer know.
+        let claims = changed.iter().filter(|address| self.peers.statement(node, **address).claim().is_some());
+        let contested: Vec<_> = claims.copied().collect();
+        self.undecided.extend(changed);
+        self.decide(now, around, out);
+        let contested: Vec<_> =
+            contested.into_iter().filter(|address| self.own.statement(*address).claim().is_some()).collect();
+        if !contested.is_empty() {
+            out.extend(contested.iter().map(|address| Action::Correct(*address)));
+            out.push(Action::Tell(contested));
+        }
+    }
+
+    fn undecide_waiting(&mut self) {
+        let waiting = self.records.iter().filter(|(_, record)| record.is_waiting());
+        self.undecided.extend(waiting.map(|(address, _)| *address));
+    }
+
+    fn wake(&mut self, now: Instant, out: &mut Vec<Action>) {
+        out.extend(self.peers.overdue(now).into_iter().map(Action::Query));
+        while let Some((at, address)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, address));
+            self.undecided.insert(address);
+        }
+    }
+
+    /// Decides every address about which anything changed.
+    fn decide(&mut self, now: Instant, around: Around<'_>, out: &mut Vec<Action>) {
+        let mut told = Vec::new();
+        for address in std::mem::take(&mut self.undecided) {
+            let Some(record) = self.records.get_mut(&address) else { continue };
+            if let Some(wake) = record.wake.take() {
+                self.timers.remove(&(wake, address));
+            }
+            let mut desk = Desk {
+                now,
+                around,
+                books: &self.peers,
+                timing: self.timing,
+                leaving_since: self.leaving_since,
+                out,
+            };
+            let (statement, forget) = desk.decide(record);
+            if let Some(wake) = record.wake {
+                self.timers.insert((wake, address));
+            }
+            if forget {
+                self.records.remove(&address);
+            }
+            if self.own.say(address, statement) {
+                told.push(address);
+            }
+        }
+        if !told.is_empty() {
+            out.push(Action::Tell(told));
+        }
+    }
+
+    fn probe_clear(&mut self, address: IpAddr, out: &mut Vec<Action>) {
+        if let Some(record) = self.records.get_mut(&address) {
+            record.probe_clear(out);
+            self.undecided.insert(address);
+        }
+    }
+
+    fn probe_conflict(&mut self, now: Instant, address: IpAddr, mac: MacAddr, out: &mut Vec<Action>) {
+        if let Some(record) = self.records.get_mut(&address) {
+            record.probe_conflict(now, mac, out);
+            self.undecided.insert(address);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "they are the fields of one event")]
+    fn speaker_has(
+        &mut self,
+        now: Instant,
+        around: Around<'_>,
+        address: IpAddr,
+        node: &NodeName,
+        mac: MacAddr,
+        gratuitous: bool,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(record) = self.records.get_mut(&address) else { return };
+        let (books, timing, leaving_since) = (&self.peers, self.timing, self.leaving_since);
+        let mut desk = Desk { now, around, books, timing, leaving_since, out };
+        desk.seen_on_lan(record, node, mac, gratuitous);
+        self.undecided.insert(address);
+    }
+
+    /// What is said of an address, for the explanation.
+    pub(crate) fn own_statement(&self, address: IpAddr) -> Statement {
+        self.own.statement(address)
+    }
+}

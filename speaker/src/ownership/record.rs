@@ -1,0 +1,130 @@
+//! What is known of one address, and this node's part in it.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::Action;
+use super::claim::Claim;
+use crate::lan::{LinkIndex, MacAddr, NodeName, Vip};
+use crate::mind::{Refusal, Report};
+
+/// After a conflict the LAN is probed again after as long, then after twice as long …
+const CONFLICT_WAIT: Duration = Duration::from_secs(10);
+/// … up to this.
+const LONGEST_CONFLICT_WAIT: Duration = Duration::from_secs(60);
+
+/// An address that this node announces or is about to.
+#[derive(Clone, Debug)]
+pub(crate) struct Holding {
+    pub(super) claim: Claim,
+    pub(super) links: Vec<LinkIndex>,
+    /// Since when a successor is waited for.
+    pub(super) leaving_since: Option<Instant>,
+    /// A station uses the address: when to probe again.
+    pub(super) retry_at: Option<Instant>,
+    /// Whether it was reported that the address is announced.
+    pub(super) reported: bool,
+}
+
+/// One address.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(super) vip: Vip,
+    pub(super) gone_since: Option<Instant>,
+    /// Whether anybody is known to have announced it, ever.
+    pub(super) announced: bool,
+    /// The highest term known of.
+    pub(super) term: u64,
+    pub(super) holding: Option<Holding>,
+    /// Since when nobody is known to announce it, as far as this node waits to do so.
+    pub(super) void_since: Option<Instant>,
+    /// Who was last known to announce it.
+    pub(super) last_owner: Option<NodeName>,
+    /// When the LAN was last asked who answers for it.
+    pub(super) asked: Option<Instant>,
+    /// A speaker that was seen on the LAN to answer for it, and when.
+    pub(super) seen: Option<(NodeName, Instant)>,
+    /// The refusal that was reported.
+    pub(super) refused: Option<Refusal>,
+    /// The links on which its solicitations are listened for.
+    pub(super) listening: Vec<LinkIndex>,
+    pub(super) conflict: Option<(MacAddr, Duration)>,
+    pub(super) wake: Option<Instant>,
+}
+
+impl Record {
+    pub(super) fn new(vip: Vip) -> Self {
+        Self {
+            announced: vip.announced_before,
+            term: vip.last_term,
+            vip,
+            gone_since: None,
+            holding: None,
+            void_since: None,
+            last_owner: None,
+            asked: None,
+            seen: None,
+            refused: None,
+            listening: Vec::new(),
+            conflict: None,
+            wake: None,
+        }
+    }
+
+    pub(super) fn update(&mut self, vip: Vip) {
+        self.announced |= vip.announced_before;
+        self.term = self.term.max(vip.last_term);
+        self.vip = vip;
+        self.gone_since = None;
+    }
+
+    /// Whether this node would announce it if it only could.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.void_since.is_some()
+    }
+
+    pub(super) fn wake_at(&mut self, at: Instant) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    pub(crate) fn vip(&self) -> &Vip {
+        &self.vip
+    }
+
+    pub(crate) fn has_conflict(&self) -> bool {
+        self.conflict.is_some()
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.gone_since.is_some()
+    }
+
+    pub(super) fn address(&self) -> IpAddr {
+        self.vip.address
+    }
+
+    pub(super) fn probe_clear(&mut self, out: &mut Vec<Action>) {
+        let Some(holding) = self.holding.as_mut().filter(|holding| holding.claim.probing) else { return };
+        holding.claim.probing = false;
+        holding.retry_at = None;
+        self.announced = true;
+        if self.conflict.take().is_some() {
+            out.push(Action::Report(Report::AddressConflictOver { address: self.vip.address }));
+        }
+        // The report follows when the address is decided, as the next thing.
+        out.push(Action::Announce(self.vip.address, holding.links.clone()));
+    }
+
+    pub(super) fn probe_conflict(&mut self, now: Instant, mac: MacAddr, out: &mut Vec<Action>) {
+        let Some(holding) = self.holding.as_mut().filter(|holding| holding.claim.probing) else { return };
+        let (known, wait) = match self.conflict {
+            Some((known, wait)) => (Some(known), (wait * 2).min(LONGEST_CONFLICT_WAIT)),
+            None => (None, CONFLICT_WAIT),
+        };
+        if known != Some(mac) {
+            out.push(Action::Report(Report::AddressConflict { address: self.vip.address, mac }));
+        }
+        self.conflict = Some((mac, wait));
+        holding.retry_at = Some(now + wait);
+    }
+}

@@ -1,0 +1,190 @@
+//! The desk at which one address is decided: where this node and the others stand about it.
+
+use std::time::Instant;
+
+use super::books::PeerBooks;
+use super::claim::{Claim, Claimant, Statement};
+use super::record::Record;
+use super::{Action, Around};
+use crate::lan::{LinkIndex, MacAddr, NodeName};
+use crate::liveness::{Timing, Verdict};
+use crate::mind::{Refusal, Report};
+
+/// All that a decision is made from.
+pub(super) struct Desk<'a> {
+    pub(super) now: Instant,
+    pub(super) around: Around<'a>,
+    pub(super) books: &'a PeerBooks,
+    pub(super) timing: Timing,
+    pub(super) leaving_since: Option<Instant>,
+    pub(super) out: &'a mut Vec<Action>,
+}
+
+/// What makes this node able, or unable, to announce an address.
+pub(super) struct Position {
+    /// The links with carrier that carry it.
+    pub(super) links: Vec<LinkIndex>,
+    /// All that may announce it, best first.
+    pub(super) ranking: Vec<NodeName>,
+    /// This node's place among them.
+    pub(super) rank: Option<usize>,
+    pub(super) refusal: Option<Refusal>,
+}
+
+/// The best claim of a peer that is alive.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    pub(super) node: NodeName,
+    pub(super) mac: MacAddr,
+    pub(super) claim: Claim,
+}
+
+impl Owner {
+    pub(super) fn claimant(&self) -> Claimant<'_> {
+        Claimant { claim: &self.claim, mac: self.mac, node: &self.node }
+    }
+}
+
+impl Desk<'_> {
+    /// Decides an address: what is said of it from now on, and whether it may be forgotten.
+    pub(super) fn decide(&mut self, record: &mut Record) -> (Statement, bool) {
+        let position = self.position(record);
+        for (_, _, claim) in self.books.claims(record.address()) {
+            record.term = record.term.max(claim.term);
+            record.announced |= !claim.probing;
+        }
+        self.tell_refusal(record, &position);
+        self.listen(record, &position);
+        match record.holding.take() {
+            Some(holding) => record.holding = self.keep(record, &position, holding),
+            None => self.wait(record, &position),
+        }
+        let is_over =
+            record.gone_since.is_some_and(|since| !record.vip.claimed || since + super::HOLD <= self.now);
+        if is_over && record.holding.is_none() {
+            self.tell_refusal_over(record);
+            if !record.listening.is_empty() {
+                self.out.push(Action::Listen(record.address(), Vec::new()));
+            }
+            record.wake = None;
+            return (Statement::Nothing, true);
+        }
+        if let Some(since) = record.gone_since {
+            record.wake_at(since + super::HOLD);
+        }
+        let cannot = position.refusal.is_some() || position.links.is_empty();
+        let statement = match &record.holding {
+            Some(holding) => Statement::Announcing(holding.claim),
+            None if position.rank.is_some() && record.vip.claimed && cannot => Statement::Refusing,
+            None => Statement::Nothing,
+        };
+        (statement, false)
+    }
+
+    pub(super) fn own(&self) -> &NodeName {
+        self.around.facts.own()
+    }
+
+    pub(super) fn position(&self, record: &Record) -> Position {
+        let ranking = self.around.facts.ranking(&record.vip);
+        Position {
+            links: self.around.facts.carrying(&record.vip),
+            rank: ranking.iter().position(|node| node == self.own()),
+            ranking,
+            refusal: self.around.facts.refusal(record.address()),
+        }
+    }
+
+    fn tell_refusal(&mut self, record: &mut Record, position: &Position) {
+        let asked = position.rank.is_some() && record.vip.claimed;
+        match position.refusal.filter(|_| asked) {
+            Some(reason) if record.refused != Some(reason) => {
+                record.refused = Some(reason);
+                self.out.push(Action::Report(Report::Refused { address: record.address(), reason }));
+            }
+            Some(_) => {}
+            None => self.tell_refusal_over(record),
+        }
+    }
+
+    fn tell_refusal_over(&mut self, record: &mut Record) {
+        if record.refused.take().is_some() {
+            self.out.push(Action::Report(Report::NoLongerRefused { address: record.address() }));
+        }
+    }
+
+    fn listen(&mut self, record: &mut Record, position: &Position) {
+        let is_candidate = position.rank.is_some() && record.vip.claimed && position.refusal.is_none();
+        let links = if is_candidate { position.links.clone() } else { Vec::new() };
+        if record.address().is_ipv6() && links != record.listening {
+            record.listening.clone_from(&links);
+            self.out.push(Action::Listen(record.address(), links));
+        }
+    }
+
+    /// What is known of a peer where the address is announced; elsewhere, where it is not watched there.
+    pub(super) fn verdict(&self, links: &[LinkIndex], node: &NodeName) -> Option<Verdict> {
+        let best = |verdict: &Verdict| match verdict {
+            Verdict::Alive => 0,
+            Verdict::Deaf => 1,
+            Verdict::Left => 2,
+            Verdict::Dead => 3,
+            Verdict::NeverHeard => 4,
+        };
+        let there =
+            links.iter().filter_map(|link| self.around.liveness.verdict(*link, node)).min_by_key(best);
+        there.or_else(|| self.around.liveness.verdicts(node).map(|(_, verdict)| verdict).min_by_key(best))
+    }
+
+    pub(super) fn is_alive(&self, links: &[LinkIndex], node: &NodeName) -> bool {
+        self.verdict(links, node) == Some(Verdict::Alive)
+    }
+
+    /// The best claim of a peer that is alive on the links.
+    pub(super) fn owner(&self, record: &Record, links: &[LinkIndex]) -> Option<Owner> {
+        let claims = self.books.claims(record.address());
+        let alive = claims.filter(|(node, _, _)| self.is_alive(links, node));
+        let best = alive.min_by(|a, b| {
+            let claimant =
+                |(node, mac, claim): &(&NodeName, MacAddr, &Claim)| (*mac, **claim, (*node).clone());
+            let (a, b) = (claimant(a), claimant(b));
+            let a = Claimant { claim: &a.1, mac: a.0, node: &a.2 };
+            a.precedence(&Claimant { claim: &b.1, mac: b.0, node: &b.2 })
+        });
+        best.map(|(node, mac, claim)| Owner { node: node.clone(), mac, claim: *claim })
+    }
+
+    /// Whether a candidate need not be waited for.
+    pub(super) fn is_passed_over(&self, record: &Record, links: &[LinkIndex], node: &NodeName) -> bool {
+        let said = self.books.statement(node, record.address());
+        said == Statement::Refusing
+            || said.claim().is_some_and(|claim| claim.leaving)
+            || self.books.is_leaving(node)
+            || matches!(self.verdict(links, node), Some(Verdict::Dead | Verdict::Left | Verdict::Deaf))
+    }
+
+    /// Since when this node hears nothing at all where the address is announced.
+    pub(super) fn isolated_since(&self, links: &[LinkIndex]) -> Option<Instant> {
+        let liveness = self.around.liveness;
+        let watched = || links.iter().filter(|link| liveness.watched(**link).next().is_some());
+        let since = watched().map(|link| liveness.isolated_since(*link));
+        // Isolated only where no link is left that is not.
+        since.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
+    pub(super) fn is_hushed(&self, links: &[LinkIndex]) -> bool {
+        links.iter().any(|link| self.around.hush.is_hushed(*link))
+    }
+
+    pub(super) fn report_announcing(&mut self, record: &Record, links: &[LinkIndex], claim: &Claim) {
+        let link = links.first().and_then(|link| self.around.facts.link(*link));
+        let Some(link) = link else { return };
+        self.out.push(Action::Report(Report::Announcing {
+            address: record.address(),
+            interface: link.name.clone(),
+            mac: link.mac,
+            term: claim.term,
+            epoch: claim.epoch,
+        }));
+    }
+}

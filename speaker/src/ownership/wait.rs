@@ -1,0 +1,165 @@
+//! When a node that does not announce an address claims it.
+
+use std::time::{Duration, Instant};
+
+use super::claim::Claim;
+use super::record::{Holding, Record};
+use super::standing::{Desk, Position};
+use super::{Action, ISOLATED_WAIT};
+use crate::liveness::Verdict;
+
+/// So long before a claim by backstop the LAN is asked whether anybody answers after all.
+const ASK_AHEAD: Duration = Duration::from_millis(50);
+/// An answer to that is taken for fresh for so long.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// So long may a speaker that is dead by its heartbeats, and yet answers, put off a claim.
+const LONGEST_DOUBT: Duration = Duration::from_secs(1);
+
+impl Desk<'_> {
+    /// Goes on waiting, or claims.
+    pub(super) fn wait(&mut self, record: &mut Record, position: &Position) {
+        let Position { links, rank, ranking, refusal } = position;
+        let may =
+            record.vip.claimed && refusal.is_none() && !links.is_empty() && self.leaving_since.is_none();
+        let Some(rank) = rank.filter(|_| may) else {
+            record.void_since = None;
+            return;
+        };
+        let owner = self.owner(record, links);
+        let mut is_meant = false;
+        if let Some(owner) = &owner {
+            record.last_owner = Some(owner.node.clone());
+            if !owner.claim.leaving && !self.books.is_leaving(&owner.node) {
+                record.void_since = None;
+                record.asked = None;
+                is_meant = rank == 0 && record.vip.epoch > owner.claim.epoch;
+                if !is_meant {
+                    return;
+                }
+            }
+        }
+        let since = if is_meant { self.now } else { *record.void_since.get_or_insert(self.now) };
+        if !self.may_act(record, links, is_meant) {
+            return;
+        }
+        let settled = self.settled_at(links).unwrap_or(since);
+        let start = since.max(settled);
+        let steps = self.timing.interval * u32::try_from(rank).unwrap_or(u32::MAX);
+        let better = &ranking[..rank];
+        match self.isolated_since(links) {
+            Some(isolated) => {
+                let due = start.max(isolated) + ISOLATED_WAIT + steps;
+                if self.nobody_answers(record, position, due) {
+                    self.claim(record, position, rank, true);
+                }
+            }
+            None if is_meant || better.iter().all(|node| self.is_passed_over(record, links, node)) => {
+                self.claim(record, position, rank, false);
+            }
+            None => {
+                if self.nobody_answers(record, position, start + steps) {
+                    self.claim(record, position, rank, false);
+                }
+            }
+        }
+    }
+
+    /// Whether the links were listened to for long enough, no peer is about to say more, and an address
+    /// whose object is gone was not simply released.
+    fn may_act(&mut self, record: &mut Record, links: &[crate::lan::LinkIndex], is_meant: bool) -> bool {
+        let settled = self.settled_at(links);
+        if settled.is_none() || self.is_hushed(links) {
+            // The end of either is an event.
+            return false;
+        }
+        if let Some(settled) = settled.filter(|settled| *settled > self.now) {
+            record.wake_at(settled);
+            return false;
+        }
+        let peers = links.iter().flat_map(|link| self.around.liveness.watched(*link));
+        let alive = peers.filter(|(_, verdict)| *verdict == Verdict::Alive);
+        let wait_until = alive.filter_map(|(node, _)| self.books.wait_for(node)).max();
+        if let Some(until) = wait_until.filter(|until| *until > self.now) {
+            record.wake_at(until);
+            return false;
+        }
+        let was_released = || {
+            !record.last_owner.as_ref().is_some_and(|owner| {
+                self.books.is_leaving(owner)
+                    || matches!(
+                        self.verdict(links, owner),
+                        Some(Verdict::Dead | Verdict::Left | Verdict::Deaf)
+                    )
+            })
+        };
+        is_meant || record.gone_since.is_none() || !was_released()
+    }
+
+    fn settled_at(&self, links: &[crate::lan::LinkIndex]) -> Option<Instant> {
+        links
+            .iter()
+            .map(|link| self.around.liveness.settled_at(*link))
+            .collect::<Option<Vec<_>>>()?
+            .into_iter()
+            .max()
+    }
+
+    /// Whether `due` has come and nobody was seen to answer. The LAN is asked shortly before.
+    fn nobody_answers(&mut self, record: &mut Record, position: &Position, due: Instant) -> bool {
+        let ask_at = due.checked_sub(ASK_AHEAD).unwrap_or(due);
+        if self.now < ask_at {
+            record.wake_at(ask_at);
+            return false;
+        }
+        let is_stale = record.asked.is_none_or(|asked| asked + ASK_AGAIN <= self.now);
+        if is_stale {
+            record.asked = Some(self.now);
+            self.out.push(Action::Ask(record.address(), position.links.clone()));
+        }
+        let ready = record.asked.map_or(due, |asked| due.max(asked + ASK_AHEAD));
+        let ready = self.doubt_until(record, position, due).map_or(ready, |until| ready.max(until));
+        if self.now < ready {
+            record.wake_at(ready);
+            return false;
+        }
+        true
+    }
+
+    /// Until when a speaker that was seen to answer puts a claim off.
+    fn doubt_until(&self, record: &Record, position: &Position, due: Instant) -> Option<Instant> {
+        let (node, at) = record.seen.as_ref()?;
+        let until = *at + self.timing.detection();
+        let doubt = match self.verdict(&position.links, node) {
+            // It was heard to say that it does not announce, or left.
+            Some(Verdict::Alive) if self.books.is_in_step(node) => return None,
+            Some(Verdict::Left) => return None,
+            Some(Verdict::Dead) => until.min(due + LONGEST_DOUBT),
+            _ => until,
+        };
+        Some(doubt)
+    }
+
+    fn claim(&mut self, record: &mut Record, position: &Position, rank: usize, isolated: bool) {
+        let raise = if isolated { 0 } else { 1 };
+        record.term = record.term.saturating_add(raise);
+        let claim = Claim {
+            epoch: record.vip.epoch,
+            term: record.term,
+            rank: u16::try_from(rank).unwrap_or(u16::MAX),
+            isolated,
+            leaving: false,
+            probing: !record.announced,
+        };
+        record.void_since = None;
+        record.asked = None;
+        let links = position.links.clone();
+        if claim.probing {
+            self.out.push(Action::Probe(record.address(), links.clone()));
+        } else {
+            self.out.push(Action::Announce(record.address(), links.clone()));
+            self.report_announcing(record, &links, &claim);
+        }
+        let reported = !claim.probing;
+        record.holding = Some(Holding { claim, links, leaving_since: None, retry_at: None, reported });
+    }
+}
