@@ -1,3 +1,58 @@
 //! The speaker's process.
 
-fn main() {}
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use clap::Parser;
+use landfall_speaker::config::{LogFormat, Options};
+use landfall_speaker::drivers::process;
+use landfall_speaker::metrics::Metrics;
+use landfall_speaker::mind::{Config, Mind};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+// One thread for everything but the LAN, which has its own: both wait nearly always.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    log(&options)?;
+    let node = options.node_name()?;
+    tracing::info!(node, version = env!("CARGO_PKG_VERSION"), "landfall-speaker starts");
+    let (metrics, registry) = Metrics::new();
+    process::run(&options, node, mind(&options, node), metrics, registry).await?;
+    Ok(())
+}
+
+fn mind(options: &Options, node: &str) -> Mind {
+    // The standard library's hash keys are random for each process, which is all that is asked for.
+    let random = || RandomState::new().build_hasher().finish();
+    Mind::new(Config {
+        node: node.into(),
+        instance: random(),
+        interval: options.heartbeat_interval,
+        multiplier: options.detect_multiplier.get().into(),
+        seed: random(),
+    })
+}
+
+fn log(options: &Options) -> anyhow::Result<()> {
+    // A single word is about us. Of the libraries one then hears what is wrong, save of kube's watches:
+    // what a person should know of those we say in our own words.
+    let level: Result<LevelFilter, _> = options.log_level.parse();
+    let directives = match level {
+        Ok(level) => format!("warn,kube_client=error,kube_runtime=error,landfall_speaker={level}"),
+        Err(_) => options.log_level.clone(),
+    };
+    let filter = EnvFilter::try_new(directives)
+        .with_context(|| format!("--log-level {} is not understood", options.log_level))?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match options.log_format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

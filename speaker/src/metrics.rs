@@ -1,11 +1,17 @@
 //! What the speaker counts, under `/metrics`.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
-use prometheus_client::metrics::counter::Counter;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+use crate::mind::counters::Counters;
 
 /// Everything that the drivers count. Clones count together.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +41,8 @@ pub struct Metrics {
     pub writes: Family<WriteLabels, Counter>,
     /// Kubernetes Events that were not written because there were too many.
     pub dropped_events: Counter,
+    /// What the mind counts.
+    pub mind: MindCounters,
     /// Whether the state file could be written.
     pub state_writes: Family<ResultLabels, Counter>,
 }
@@ -166,6 +174,7 @@ impl Metrics {
             writes,
             dropped_events,
             state_writes,
+            mind,
         } = metrics.clone();
         add("announced", "Addresses that this node answers for", Box::new(announced));
         add("takeovers", "Times this node began to answer for an address", Box::new(takeovers));
@@ -192,6 +201,7 @@ impl Metrics {
         add("api_writes", "Writes to the API server by kind and result", Box::new(writes));
         add("dropped_events", "Events that were too many to write", Box::new(dropped_events));
         add("state_file_writes", "Writes of the state file by result", Box::new(state_writes));
+        registry.register_collector(Box::new(mind));
         (metrics, registry)
     }
 
@@ -203,6 +213,58 @@ impl Metrics {
     /// Counts a write to the API.
     pub fn count_write(&self, kind: WriteKind, result: WriteResult) {
         self.writes.get_or_create(&WriteLabels { kind, result }).inc();
+    }
+}
+
+/// What the mind counts, as of its last turn but a second.
+#[derive(Clone, Debug, Default)]
+pub struct MindCounters(Arc<Mutex<Counters>>);
+
+impl MindCounters {
+    /// Takes the latest counts. Never waits: if they are being read, the next call brings them.
+    pub fn publish(&self, counters: &Counters) {
+        if let Ok(mut last) = self.0.try_lock() {
+            last.clone_from(counters);
+        }
+    }
+}
+
+impl Collector for MindCounters {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let now = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut plain = |name: &str, help: &str, count: u64| {
+            let metric = ConstCounter::new(count);
+            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+        };
+        plain("frames_received", "Frames of ARP and neighbour discovery that came in", now.frames_received)?;
+        plain("answers", "Answers to ARP requests and neighbour solicitations", now.answers_sent)?;
+        plain("datagrams_received", "Datagrams from other speakers that came in", now.datagrams_received)?;
+        plain("datagrams_sent", "Datagrams to other speakers", now.datagrams_sent)?;
+        plain("queries", "Questions to a peer because something it said was missed", now.queries_sent)?;
+        plain("gaps", "Times that this process was not run for longer than the detection time", now.gaps)?;
+        let mut by_reason = |name: &str, help: &str, counts: &[(&str, u64)]| {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            counts.iter().try_for_each(|(reason, count)| {
+                ConstCounter::new(*count).encode(family.encode_family(&[("reason", *reason)])?)
+            })
+        };
+        let frames = [
+            ("Own", now.frames_own),
+            ("NotForUs", now.frames_not_for_us),
+            ("Truncated", now.frames_truncated),
+            ("OtherProtocol", now.frames_other_protocol),
+            ("BadChecksum", now.frames_bad_checksum),
+            ("Routed", now.frames_routed),
+            ("Invalid", now.frames_invalid),
+        ];
+        by_reason("frames_ignored", "Frames that were not looked into, by reason", &frames)?;
+        let datagrams = [
+            ("Routed", now.datagrams_routed),
+            ("UnknownSender", now.datagrams_unknown_sender),
+            ("Invalid", now.datagrams_invalid),
+            ("Stale", now.datagrams_stale),
+        ];
+        by_reason("datagrams_ignored", "Datagrams that were not believed, by reason", &datagrams)
     }
 }
 
@@ -229,10 +291,13 @@ mod tests {
         metrics.announced.get_or_create(&labels).set(1);
         metrics.count_traffic(Traffic::Frame, TrafficResult::Sent);
         metrics.count_write(WriteKind::VirtualIP, WriteResult::Done);
+        metrics.mind.publish(&Counters { answers_sent: 3, datagrams_stale: 2, ..Counters::default() });
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
             "landfall_speaker_takeovers_total 1",
+            "landfall_speaker_answers_total 3",
+            r#"landfall_speaker_datagrams_ignored_total{reason="Stale"} 2"#,
             r#"landfall_speaker_announced{address="192.168.10.50",interface="eth0"} 1"#,
             r#"landfall_speaker_lan_total{what="Frame",result="Sent"} 1"#,
             r#"landfall_speaker_api_writes_total{kind="VirtualIP",result="Done"} 1"#,

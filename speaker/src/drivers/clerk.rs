@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 use kube::runtime::watcher::Event as Watched;
@@ -14,6 +14,12 @@ use super::holding::Holding;
 use super::virtual_ip_status::Known;
 use crate::lan::NodeName;
 use crate::mind::Event;
+use crate::ownership::HOLD;
+
+/// How long a peer is remembered whose Speaker is gone: its owner needs far less to re-create it.
+const ONE_PEER: Duration = Duration::from_secs(10);
+/// How long many of them are: time for a person to see the alarm and bring the definition back.
+const MANY_PEERS: Duration = Duration::from_secs(300);
 
 /// What the clerk wants done.
 #[derive(Debug)]
@@ -53,8 +59,8 @@ impl Clerk {
             peer_list: None,
             vips_listed: false,
             peers_listed: false,
-            vips_held: Holding::default(),
-            peers_held: Holding::default(),
+            vips_held: Holding::new(HOLD, HOLD),
+            peers_held: Holding::new(ONE_PEER, MANY_PEERS),
         }
     }
 
@@ -76,19 +82,18 @@ impl Clerk {
             Watched::Apply(object) => {
                 let Some(vip) = books::vip(&object) else { return vec![unreadable(&object)] };
                 let address = vip.address;
-                self.vips_held.release(&address);
                 let mut words = vec![Word::Desk(Note::Vip(address, Box::new(Known::of(&object))))];
-                if books.write(vip) {
+                let was_held = self.vips_held.release(&address);
+                if books.write(vip) || was_held {
                     words.extend(books.vips.get(&address).map(|vip| Word::Mind(Event::Vip(vip.clone()))));
                 }
                 words
             }
             Watched::Delete(object) => {
                 let Some(address) = object.address() else { return Vec::new() };
-                let mut words = vec![Word::Desk(Note::VipGone(address))];
+                let mut words = vec![Word::Desk(Note::VipGone(address)), Word::Mind(Event::VipGone(address))];
                 if object.spec.claims.is_empty() {
                     books.vips.remove(&address);
-                    words.push(Word::Mind(Event::VipGone(address)));
                 } else {
                     words.extend(self.hold_vip(now, address, books));
                 }
@@ -125,11 +130,14 @@ impl Clerk {
         }
         self.vips_listed = true;
         words.push(Word::Desk(Note::Vips(known)));
-        words.push(Word::Mind(Event::Vips(books.vips.values().cloned().collect())));
+        let there = books.vips.values().filter(|vip| listed.contains(&vip.address));
+        words.push(Word::Mind(Event::Vips(there.cloned().collect())));
         words.push(Word::VipsListed);
         words
     }
 
+    /// The mind goes on with a claimed address whose object is gone; for as long it stays in the books,
+    /// so that a restart changes nothing about that.
     fn hold_vip(&mut self, now: Instant, address: IpAddr, books: &Books) -> Option<Word> {
         let claimed = books.vips.values().filter(|vip| vip.claimed).count();
         if self.vips_held.holds(&address) {
@@ -235,7 +243,6 @@ impl Clerk {
         let mut words = Vec::new();
         for address in self.vips_held.take_due(now) {
             books.vips.remove(&address);
-            words.push(Word::Mind(Event::VipGone(address)));
         }
         let gone = self.peers_held.take_due(now);
         if !gone.is_empty() {

@@ -1,36 +1,31 @@
-//! What happens to addresses whose objects vanish while Services claim them, and to peers whose objects
-//! vanish. Pure.
+//! Remembers for a while what has vanished from the API in a way that nobody meant. Pure.
 //!
-//! That is never how an address is released: the controller drops the claims first. Either one object
-//! was deleted by mistake, past its finalizer, and is re-created at once; or many are gone because the
-//! definition was deleted. Traffic goes on for a while in both cases. A peer that is forgotten would be a
-//! peer that nobody yields to, so the same goes for Speaker objects, which their owners re-create.
+//! An address whose object vanishes while Services claim it was not released: the controller drops the
+//! claims first. A Speaker that vanishes may be re-created at once by its owner, and a peer that is
+//! forgotten is a peer that nobody yields to. When many vanish together, their definition was deleted.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// How long one address is held: the controller needs far less to re-create its object.
-const ONE: Duration = Duration::from_secs(10);
-/// How long many are held: time for a person to see the alarm and bring the definition back.
-const MANY: Duration = Duration::from_secs(300);
-/// From how many on they are many, if they are also half of all that are claimed.
+/// From how many on they are many, if they are also half of all.
 const FEW: usize = 3;
 
 /// Those that are held.
 #[derive(Debug)]
 pub struct Holding<K> {
+    one: Duration,
+    all: Duration,
     since: HashMap<K, Instant>,
     many: bool,
 }
 
-impl<K> Default for Holding<K> {
-    fn default() -> Self {
-        Self { since: HashMap::new(), many: false }
-    }
-}
-
 impl<K: Clone + Eq + Hash> Holding<K> {
+    /// Holds each for `one`, or for `all` while they are many.
+    pub fn new(one: Duration, all: Duration) -> Self {
+        Self { one, all, since: HashMap::new(), many: false }
+    }
+
     /// One has lost its object. `all` counts all that should have one, this one and all that are held
     /// included. True where this makes them many: time for an alarm.
     pub fn hold(&mut self, now: Instant, key: K, all: usize) -> bool {
@@ -40,10 +35,11 @@ impl<K: Clone + Eq + Hash> Holding<K> {
         self.many && !were_many
     }
 
-    /// It has an object again.
-    pub fn release(&mut self, key: &K) {
-        self.since.remove(key);
+    /// It has an object again. True where it was held.
+    pub fn release(&mut self, key: &K) -> bool {
+        let was_held = self.since.remove(key).is_some();
         self.many &= !self.since.is_empty();
+        was_held
     }
 
     /// Whether it is held.
@@ -70,7 +66,9 @@ impl<K: Clone + Eq + Hash> Holding<K> {
             .filter(|(_, since)| now.saturating_duration_since(**since) >= bound)
             .map(|(key, _)| key.clone())
             .collect();
-        due.iter().for_each(|key| self.release(key));
+        for key in &due {
+            self.release(key);
+        }
         due
     }
 
@@ -80,7 +78,7 @@ impl<K: Clone + Eq + Hash> Holding<K> {
     }
 
     fn bound(&self) -> Duration {
-        if self.many { MANY } else { ONE }
+        if self.many { self.all } else { self.one }
     }
 }
 
@@ -89,6 +87,9 @@ mod tests {
     use super::*;
     use std::net::{IpAddr, Ipv4Addr};
 
+    const ONE: Duration = Duration::from_secs(10);
+    const MANY: Duration = Duration::from_secs(300);
+
     fn address(n: u32) -> IpAddr {
         Ipv4Addr::from_bits(0x0a00_0000 + n).into()
     }
@@ -96,7 +97,7 @@ mod tests {
     #[test]
     fn one_that_vanishes_is_held_until_it_is_back_or_time_is_up() {
         let start = Instant::now();
-        let mut holding = Holding::default();
+        let mut holding = Holding::new(ONE, MANY);
         assert!(!holding.hold(start, address(1), 1));
         holding.release(&address(1));
         assert_eq!(holding.next_deadline(), None);
@@ -110,7 +111,7 @@ mod tests {
     #[test]
     fn many_that_vanish_are_held_for_long_and_raise_one_alarm() {
         let start = Instant::now();
-        let mut holding = Holding::default();
+        let mut holding = Holding::new(ONE, MANY);
         let alarms = (0..10).filter(|n| holding.hold(start, address(*n), 10)).count();
         assert_eq!(alarms, 1);
         assert!(holding.take_due(start + ONE).is_empty());
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn a_few_of_many_are_no_alarm() {
         let start = Instant::now();
-        let mut holding = Holding::default();
+        let mut holding = Holding::new(ONE, MANY);
         assert!((0..10).all(|n| !holding.hold(start, address(n), 1000)));
         assert_eq!(holding.take_due(start + ONE).len(), 10);
     }

@@ -21,7 +21,7 @@ use super::picture::{Picture, Told};
 use super::sockets::{Problem, Sockets, Source};
 use crate::lan::Link;
 use crate::metrics::{Metrics, Traffic, TrafficResult};
-use crate::mind::{Action, Event};
+use crate::mind::{Action, Event, Mind};
 use crate::sys::{Waker, wait};
 
 /// Events that may wait for the thread.
@@ -34,16 +34,6 @@ const TURN: usize = 256;
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// When sockets that could not be opened are tried again.
 const RETRY: Duration = Duration::from_millis(500);
-
-/// What decides. See [`crate::mind`].
-pub trait Mind: Send + 'static {
-    /// Takes an event in and pushes what is to be done.
-    fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>);
-    /// When it wants to be woken.
-    fn next_deadline(&self) -> Option<Instant>;
-    /// Called about once a second, to tell what it counts.
-    fn publish(&self, metrics: &Metrics);
-}
 
 /// What the thread says.
 #[derive(Debug)]
@@ -96,7 +86,7 @@ impl LanThread {
     /// # Errors
     /// The kernel has no thread or no file descriptor left.
     pub fn start(
-        mind: impl Mind,
+        mind: Mind,
         port: u16,
         metrics: Metrics,
     ) -> std::io::Result<(Self, mpsc::Receiver<FromLan>)> {
@@ -149,8 +139,8 @@ impl LanThread {
 }
 
 /// What the thread owns.
-struct Turning<M> {
-    mind: M,
+struct Turning {
+    mind: Mind,
     sockets: Sockets,
     links: Vec<Link>,
     retry: Option<Instant>,
@@ -171,7 +161,7 @@ struct Outbox {
     owed: VecDeque<FromLan>,
 }
 
-impl<M: Mind> Turning<M> {
+impl Turning {
     fn run(mut self) {
         // Deadlines are kept to the microsecond where the kernel lets us (PR_SET_TIMERSLACK).
         let _ = nix::sys::prctl::set_timerslack(1);
@@ -203,7 +193,7 @@ impl<M: Mind> Turning<M> {
             self.outbox.catch_up();
             if now.saturating_duration_since(self.published) >= LONGEST_WAIT {
                 self.published = now;
-                self.mind.publish(&self.metrics);
+                self.metrics.mind.publish(self.mind.counters());
                 self.metrics.groups.set(self.sockets.groups().try_into().unwrap_or(i64::MAX));
             }
         }
@@ -364,59 +354,38 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mind::{Report, Withdrawal};
+    use crate::lan::Vip;
+    use crate::mind::{Config, Report};
+    use landfall_crds::Fallback;
 
-    /// Answers every event with a report, and every deadline that it was asked for with another.
-    struct Echo {
-        deadline: Option<Instant>,
-    }
-
-    impl Mind for Echo {
-        fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
-            let reason = match event {
-                Event::VipGone(_) => {
-                    self.deadline = Some(now + Duration::from_millis(20));
-                    Withdrawal::Released
-                }
-                Event::Deadline => {
-                    self.deadline = None;
-                    Withdrawal::NotEligible
-                }
-                Event::Leave => {
-                    out.push(Action::Left);
-                    return;
-                }
-                _ => return,
-            };
-            let address = "192.168.10.50".parse().unwrap();
-            out.push(Action::Report(Report::Withdrawn { address, reason }));
-        }
-
-        fn next_deadline(&self) -> Option<Instant> {
-            self.deadline
-        }
-
-        fn publish(&self, _: &Metrics) {}
+    async fn next(reports: &mut mpsc::Receiver<FromLan>) -> FromLan {
+        tokio::time::timeout(Duration::from_secs(5), reports.recv()).await.unwrap().unwrap()
     }
 
     #[tokio::test]
-    async fn events_go_in_reports_come_out_and_deadlines_are_kept() {
+    async fn events_go_in_and_reports_come_out() {
         let (metrics, _) = Metrics::new();
-        let (lan, mut reports) = LanThread::start(Echo { deadline: None }, 0, metrics).unwrap();
-        let start = Instant::now();
-        lan.send(Event::VipGone("192.168.10.50".parse().unwrap())).await.unwrap();
-        let mut reasons = Vec::new();
-        while reasons.len() < 2 {
-            let said = tokio::time::timeout(Duration::from_secs(5), reports.recv()).await.unwrap().unwrap();
-            let FromLan::Told(Told { report: Report::Withdrawn { reason, .. }, .. }) = said else { panic!() };
-            reasons.push(reason);
-        }
-        assert_eq!(reasons, [Withdrawal::Released, Withdrawal::NotEligible]);
-        assert!(start.elapsed() >= Duration::from_millis(20));
+        let mind = Mind::new(Config::new("n1".into(), 1));
+        let (lan, mut reports) = LanThread::start(mind, 0, metrics).unwrap();
+        lan.send(Event::Links(Vec::new())).await.unwrap();
+        assert!(matches!(next(&mut reports).await, FromLan::Sockets(problems) if problems.is_empty()));
+        lan.send(Event::Peers(Vec::new())).await.unwrap();
+        let loopback = Vip {
+            address: "127.0.0.1".parse().unwrap(),
+            claimed: true,
+            epoch: 1,
+            candidates: vec!["n1".into()],
+            interfaces: Vec::new(),
+            fallback: Fallback::None,
+            last_term: 0,
+            announced_before: false,
+        };
+        lan.send(Event::Vips(vec![loopback])).await.unwrap();
+        let FromLan::Told(told) = next(&mut reports).await else { panic!() };
+        assert!(matches!(told.report, Report::Refused { .. }), "{told:?}");
         assert!(lan.pulse().age() < Duration::from_secs(5));
         lan.send(Event::Leave).await.unwrap();
-        let said = tokio::time::timeout(Duration::from_secs(5), reports.recv()).await.unwrap().unwrap();
-        assert!(matches!(said, FromLan::Left));
+        assert!(matches!(next(&mut reports).await, FromLan::Left));
     }
 
     #[test]

@@ -16,18 +16,24 @@
 // Drivers are where the clock is read.
 #![allow(clippy::disallowed_methods)]
 
+pub mod api;
 pub mod books;
 pub mod clerk;
 pub mod conditions;
 pub mod desk;
+pub mod gauges;
 pub mod holding;
+pub mod http;
 pub mod interfaces;
 pub mod lan_thread;
 pub mod netlink;
 pub mod picture;
+pub mod process;
 pub mod queue;
 pub mod readiness;
+pub mod report;
 pub mod sockets;
 pub mod speaker_status;
 pub mod state_file;
 pub mod virtual_ip_status;
+pub mod watch;

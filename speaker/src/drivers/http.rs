@@ -1,0 +1,102 @@
+//! `/metrics`, `/healthz` and `/readyz`.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::lan_thread::Pulse;
+use super::readiness::Readiness;
+
+/// The thread of the mind turns at least once a second. After this time without a turn it hangs.
+const HUNG: Duration = Duration::from_secs(5);
+
+/// Listens on `address` and returns the task that serves.
+///
+/// `/healthz` fails only if the thread of the mind hangs: whatever else is wrong, ending this process
+/// would move its addresses and mend nothing.
+///
+/// # Errors
+/// The address cannot be listened on.
+pub async fn serve(
+    address: SocketAddr,
+    registry: Registry,
+    pulse: Arc<Pulse>,
+    readiness: watch::Receiver<Readiness>,
+) -> std::io::Result<impl Future<Output = std::io::Result<()>>> {
+    let listener = TcpListener::bind(address).await?;
+    let registry = Arc::new(registry);
+    let router = Router::new()
+        .route("/healthz", get(move || std::future::ready(health(pulse.age()))))
+        .route("/readyz", get(move || std::future::ready(ready(&readiness.borrow()))))
+        .route("/metrics", get(move || std::future::ready(metrics(&registry))));
+    Ok(async move { axum::serve(listener, router).await })
+}
+
+fn health(age: Duration) -> (StatusCode, String) {
+    if age <= HUNG {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        let text = format!("the thread that serves the LAN has not turned for {} s\n", age.as_secs());
+        (StatusCode::INTERNAL_SERVER_ERROR, text)
+    }
+}
+
+fn ready(readiness: &Readiness) -> (StatusCode, String) {
+    let missing = readiness.missing();
+    if missing.is_empty() {
+        let remarks: String = readiness.remarks().iter().map(|remark| format!("{remark}\n")).collect();
+        (StatusCode::OK, format!("ok\n{remarks}"))
+    } else {
+        let text = missing.iter().map(|what| format!("{what}\n")).collect();
+        (StatusCode::SERVICE_UNAVAILABLE, text)
+    }
+}
+
+fn metrics(registry: &Registry) -> impl IntoResponse + use<> {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, registry) {
+        Ok(()) => {
+            let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, content_type)], text).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drivers::readiness::Known;
+
+    #[test]
+    fn only_a_thread_that_hangs_is_unhealthy() {
+        assert_eq!(health(Duration::from_secs(1)).0, StatusCode::OK);
+        assert_eq!(health(Duration::from_secs(6)).0, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[test]
+    fn readiness_says_what_is_missing() {
+        let (status, text) = ready(&Readiness::default());
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(text.contains("no list of VirtualIPs yet"), "{text}");
+        let warm = Readiness {
+            network: true,
+            sockets: Some(Vec::new()),
+            vips: Known::FromFile,
+            peers: Known::FromFile,
+            api: None,
+        };
+        let (status, text) = ready(&warm);
+        assert_eq!(status, StatusCode::OK);
+        assert!(text.contains("state file"), "{text}");
+    }
+}

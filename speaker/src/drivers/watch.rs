@@ -1,0 +1,154 @@
+//! Watches VirtualIPs and Speakers, and nothing else.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use kube::runtime::utils::Backoff;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use landfall_crds::{Speaker, VirtualIP};
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, watch};
+
+use super::api;
+use super::books::Books;
+use super::clerk::{Clerk, Word};
+use super::desk::Note;
+use super::lan_thread::{Gone, LanThread};
+use super::readiness::{Known, Readiness};
+
+/// The first wait after a failed watch; it doubles with each further one.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// The longest wait after a failed watch.
+const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// Where the watches tell what they see.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The mind.
+    pub lan: LanThread,
+    /// The writer to the API.
+    pub desk: mpsc::UnboundedSender<Note>,
+    /// What is known, for the state file and others.
+    pub books: watch::Sender<Books>,
+    /// What is missing.
+    pub readiness: watch::Sender<Readiness>,
+}
+
+enum Seen {
+    Vip(watcher::Result<watcher::Event<VirtualIP>>),
+    Speaker(watcher::Result<watcher::Event<Speaker>>),
+}
+
+/// Watches for ever.
+///
+/// # Errors
+/// The thread of the mind has ended.
+pub async fn run(client: Client, node: &str, listeners: &Listeners) -> Result<Infallible, Gone> {
+    let vips = watched::<VirtualIP>(&client).map(Seen::Vip);
+    let speakers = watched::<Speaker>(&client).map(Seen::Speaker);
+    let mut seen = stream::select(vips, speakers);
+    let mut clerk = Clerk::new(node);
+    loop {
+        let deadline = clerk.next_deadline();
+        let words = tokio::select! {
+            Some(seen) = seen.next() => see(&mut clerk, seen, listeners),
+            () = sleep_until(deadline) => {
+                let mut words = Vec::new();
+                let now = Instant::now();
+                listeners.books.send_modify(|books| words = clerk.deadline(now, books));
+                words
+            }
+        };
+        for word in words {
+            say(word, listeners).await?;
+        }
+    }
+}
+
+fn watched<K>(
+    client: &Client,
+) -> impl stream::Stream<Item = watcher::Result<watcher::Event<K>>> + Unpin + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    watcher::watcher(Api::<K>::all(client.clone()), watcher::Config::default())
+        .modify(|object| object.managed_fields_mut().clear())
+        .backoff(Patience::default())
+        .boxed()
+}
+
+fn see(clerk: &mut Clerk, seen: Seen, listeners: &Listeners) -> Vec<Word> {
+    let mut words = Vec::new();
+    let now = Instant::now();
+    let mut trouble = None;
+    listeners.books.send_if_modified(|books| {
+        match seen {
+            Seen::Vip(Ok(event)) => words = clerk.vip(now, event, books),
+            Seen::Speaker(Ok(event)) => words = clerk.speaker(now, event, books),
+            Seen::Vip(Err(error)) => trouble = Some(format!("VirtualIPs: {}", api::in_words(&error))),
+            Seen::Speaker(Err(error)) => trouble = Some(format!("Speakers: {}", api::in_words(&error))),
+        }
+        words.iter().any(|word| matches!(word, Word::Mind(_)))
+    });
+    listeners.readiness.send_if_modified(|readiness| {
+        let changed = readiness.api.is_some() != trouble.is_some();
+        match (&readiness.api, &trouble) {
+            (None, Some(trouble)) => {
+                tracing::warn!("the API server is out of reach, going on with what is known: {trouble}");
+            }
+            (Some(_), None) => tracing::info!("the API server answers"),
+            _ => {}
+        }
+        readiness.api = trouble;
+        changed
+    });
+    words
+}
+
+async fn say(word: Word, listeners: &Listeners) -> Result<(), Gone> {
+    match word {
+        Word::Mind(event) => listeners.lan.send(event).await?,
+        // Its receiver lives as long as the process, save at the very end.
+        Word::Desk(note) => drop(listeners.desk.send(note)),
+        Word::VipsListed => listeners.readiness.send_modify(|readiness| readiness.vips = Known::FromApi),
+        Word::PeersListed => listeners.readiness.send_modify(|readiness| readiness.peers = Known::FromApi),
+        Word::Alarm(text) => tracing::error!("{text}"),
+        Word::Remark(text) => tracing::warn!("{text}"),
+    }
+    Ok(())
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits longer after each failure, each speaker a little differently, so that they do not all come at
+/// once when the API server is back.
+#[derive(Debug, Default)]
+struct Patience {
+    failures: u32,
+}
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.failures)).min(LAST_RETRY);
+        self.failures = (self.failures + 1).min(16);
+        let chance = RandomState::new().build_hasher().finish() % 1000;
+        Some(wait.mul_f64(0.75 + 0.25 * chance as f64 / 1000.0))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
