@@ -7,6 +7,7 @@
 
 mod address;
 mod failover;
+mod isolation;
 mod lab;
 mod landfall;
 
@@ -18,7 +19,9 @@ use landfall_tests::{
 };
 
 fn main() -> ExitCode {
-    let stories: Vec<Story> =
-        [lab::stories(), address::stories(), failover::stories()].into_iter().flatten().collect();
+    let stories: Vec<Story> = [lab::stories(), isolation::stories(), address::stories(), failover::stories()]
+        .into_iter()
+        .flatten()
+        .collect();
     run(LabOptions { nodes: 4, clients: 2, ..LabOptions::default() }, stories)
 }

@@ -43,12 +43,19 @@ struct Shell {
     iptables: bool,
 }
 
-fn main() -> Result<ExitCode> {
-    // Before anything else that a person could want to know needs root: --help, --version, mistakes.
+fn main() -> ExitCode {
+    // First, because it needs no root: --help, --version, mistakes.
     let arguments = Arguments::parse();
+    run(&arguments).unwrap_or_else(|error| {
+        eprintln!("landfall-lab: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
     let inside = isolation::enter()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match arguments.command {
+    match &arguments.command {
         Subcommands::Shell(shell) => shell.run(&inside, &runtime),
     }
 }
@@ -59,7 +66,7 @@ impl Shell {
         let options = LabOptions { nodes: self.nodes, clients: self.clients, proxy, ..LabOptions::default() };
         let lab = runtime.block_on(Lab::up(inside, options))?;
         if !self.bare {
-            runtime.block_on(landfall::install(&lab))?;
+            runtime.block_on(landfall::install(&lab)).inspect_err(|_| lab.explain())?;
         }
         self.welcome(&lab)?;
         if std::io::stdin().is_terminal() {

@@ -184,6 +184,10 @@ impl Lab {
     async fn wait_until_up(&self, stage: &Stage) -> Result<()> {
         self.nodes_ready().await?;
         stage.done("every node is Ready");
+        for node in &self.nodes {
+            runtime::proxy_answers(node).await?;
+        }
+        stage.done("every kube-proxy has synced");
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), "default");
         eventually(seconds(20), "the default ServiceAccount is there", async || {
             accounts.get("default").await.map(|_| ()).map_err(Into::into)

@@ -2,10 +2,11 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     path::{Path, PathBuf},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::{isolation::RUN, node::Node, pki::Pki, plan, programs, waiting};
@@ -167,4 +168,27 @@ pub(crate) fn start_proxy(node: &Node, programs: &Path, kubeconfig: &Path, mode:
     ];
     arguments.extend(fixed.map(str::to_owned));
     node.start("kube-proxy", &programs.join("kube-proxy"), arguments)
+}
+
+/// Waits until kube-proxy of a node says that it has written its rules.
+pub(crate) async fn proxy_answers(node: &Node) -> Result<()> {
+    let target = (node.addresses().v4, 10256).into();
+    waiting::eventually(
+        waiting::seconds(30),
+        &format!("kube-proxy of {} is healthy", node.name()),
+        async || {
+            let mut stream = std::net::TcpStream::connect_timeout(&target, waiting::seconds(1))?;
+            stream.set_read_timeout(Some(waiting::seconds(1)))?;
+            write!(stream, "GET /healthz HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
+            let mut response = String::new();
+            stream.read_to_string(&mut response)?;
+            ensure!(
+                response.starts_with("HTTP/1.1 200"),
+                "it says {}",
+                response.lines().next().unwrap_or_default()
+            );
+            Ok(())
+        },
+    )
+    .await
 }
