@@ -114,8 +114,12 @@ fn start(pods: &Pods, node: &Node, name: &str) -> Result<[IpAddr; 2]> {
     let (v4, v6) = (format!("10.245.{}", node.number()), format!("fd45:0:0:{}", node.number()));
     let namespace = Namespace::create(&format!("pod-{name}"), host_sysctls)?;
     let host_side = format!("veth{number}");
+    // From here, because a node has a /run/netns of its own and does not know the pod's namespace by name.
+    Namespace::of_the_lab().ip(&[format!(
+        "link add {host_side} netns {} type veth peer name eth0 netns pod-{name}",
+        node.name()
+    )])?;
     node.namespace().ip(&[
-        format!("link add {host_side} type veth peer name eth0 netns pod-{name}"),
         format!("link set {host_side} up"),
         format!("addr add {v4}.1/32 dev {host_side}"),
         format!("addr add {v6}::1/128 dev {host_side} nodad"),
