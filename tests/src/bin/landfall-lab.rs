@@ -102,6 +102,7 @@ fn open_shell(lab: &Lab) -> Result<ExitCode> {
     let path = std::env::var("PATH").unwrap_or_default();
     let status = Command::new(&shell)
         .env("KUBECONFIG", lab.kubeconfig())
+        .env("KUBECACHEDIR", "/run/landfall-lab/kubectl")
         .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", lab.inside().programs().display()))
         .status()
         .with_context(|| format!("starting {}", shell.display()))?;

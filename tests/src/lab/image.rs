@@ -37,12 +37,17 @@ pub fn build(image: &Image<'_>) -> Result<PathBuf> {
     // Storage of each build's own, so that builds can go on side by side.
     let storage = folder.join(format!("{file}.storage"));
     fs::create_dir_all(&storage)?;
+    let containerfile = storage.join("Containerfile");
+    fs::copy(image.containerfile, &containerfile)
+        .with_context(|| format!("reading {}", image.containerfile.display()))?;
     let policy = folder.join("policy.json");
     fs::write(&policy, r#"{"default": [{"type": "insecureAcceptAnything"}]}"#)?;
     let buildah = || {
-        let mut command = Namespace::of_the_lab().command("buildah");
+        // It would leave a cache of layers in the machine's /var/lib, whatever its root is.
+        let mut command = Namespace::of_the_lab().command("unshare");
         command
-            .arg("--storage-driver=vfs")
+            .args(["--mount", "--propagation=private", "--", "sh", "-ec"])
+            .args(["mount -t tmpfs tmpfs /var/lib; exec \"$@\"", "sh", "buildah", "--storage-driver=vfs"])
             .arg(format!("--root={}", storage.join("root").display()))
             .arg(format!("--runroot={}", storage.join("run").display()))
             .env("TMPDIR", &storage)
@@ -52,9 +57,10 @@ pub fn build(image: &Image<'_>) -> Result<PathBuf> {
     };
     let mut bud = buildah();
     bud.args(["bud", "--isolation=chroot", "--pull-never", "--layers=false", "--quiet"])
+        .arg(format!("--cni-config-dir={}", storage.display()))
         .arg(format!("--signature-policy={}", policy.display()))
         .arg(format!("--tag={}", image.name))
-        .arg(format!("--file={}", image.containerfile.display()));
+        .arg(format!("--file={}", containerfile.display()));
     if let Some(target) = image.target {
         bud.arg(format!("--target={target}"));
     }

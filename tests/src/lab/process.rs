@@ -128,6 +128,8 @@ pub(crate) fn clean(command: &mut Command) {
         command.env_remove(proxy);
     }
     command.env("PATH", programs::path());
+    // Another lab has another cluster at the same address: what kubectl learned of one must not outlive it.
+    command.env("KUBECACHEDIR", Path::new(isolation::RUN).join("kubectl"));
 }
 
 /// Runs a short command to its end and returns its standard output.

@@ -15,8 +15,19 @@ const LANDFALL_BIN_DIR: &str = "LANDFALL_BIN_DIR";
 /// Where Debian's containernetworking-plugins puts its programs.
 pub(crate) const CNI_BIN: &str = "/usr/lib/cni";
 
-const FROM_PACKAGES: [&str; 10] =
-    ["buildah", "conntrack", "containerd", "ctr", "ip", "iptables", "nft", "nsenter", "runc", "setpriv"];
+const FROM_PACKAGES: [&str; 11] = [
+    "buildah",
+    "conntrack",
+    "containerd",
+    "ctr",
+    "ip",
+    "iptables",
+    "nft",
+    "nsenter",
+    "runc",
+    "setpriv",
+    "unshare",
+];
 
 /// The folder of this crate in the repository that this program was built from.
 pub(crate) fn tests_folder() -> PathBuf {
