@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::IsTerminal;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
@@ -14,8 +15,17 @@ use tracing_subscriber::filter::LevelFilter;
 
 // One thread for everything but the LAN, which has its own: both wait nearly always.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+async fn main() -> ExitCode {
+    match run(Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("landfall-speaker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
     log(&options)?;
     let node = options.node_name()?;
     tracing::info!(node, version = env!("CARGO_PKG_VERSION"), "landfall-speaker starts");
