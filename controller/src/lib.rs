@@ -4,14 +4,19 @@
 //! drivers: `observe` turns watches into events, `writer` applies effects.
 
 pub mod clock;
+pub mod conditions;
 pub mod config;
 pub mod effects;
+pub mod granting;
 pub mod http;
 pub mod lease;
 pub mod metrics;
 pub mod mind;
 pub mod observe;
+pub mod ranking;
 pub mod run;
+pub mod status;
 mod trouble;
 pub mod uninstall;
+pub mod world;
 pub mod writer;

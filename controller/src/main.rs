@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Parser;
 use kube::{Client, Config};
 use landfall_controller::config::{Cli, Command, LogFormat, Options};
+use landfall_controller::mind::{self, Mind};
 use landfall_controller::{run, uninstall};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -21,7 +22,7 @@ async fn main() -> anyhow::Result<()> {
     log(&cli.options)?;
     let client = client().await?;
     match cli.command.unwrap_or(Command::Run) {
-        Command::Run => run::run(client, &cli.options, Watching).await,
+        Command::Run => run::run(client, &cli.options, mind(&cli.options)).await,
         Command::Uninstall => uninstall::uninstall(client).await,
     }
 }
@@ -57,20 +58,10 @@ fn log(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Holds the place of the mind.
-struct Watching;
-
-impl run::Decide for Watching {
-    fn handle(
-        &mut self,
-        _: landfall_controller::mind::Now,
-        event: landfall_controller::mind::Event,
-        _: &mut Vec<landfall_controller::effects::Effect>,
-    ) {
-        tracing::debug!(?event, "seen");
-    }
-
-    fn next_deadline(&self) -> Option<std::time::Instant> {
-        None
-    }
+fn mind(options: &Options) -> Mind {
+    Mind::new(mind::Config {
+        default_class: options.default_class,
+        withdrawal_bound: options.withdrawal_bound,
+        ..mind::Config::default()
+    })
 }

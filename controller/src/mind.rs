@@ -4,17 +4,48 @@
 //! event touches the mind asks what is still missing. It wants at most one effect per object at a time
 //! and takes the next step when it sees the outcome of the last, so it can be stopped between any two
 //! writes and started again, or run twice, without harm.
+//!
+//! Two rules keep an address from serving two Services even where two controllers write at once on
+//! caches of different age. They rest on the order in which the API server does things, not on time:
+//!
+//! - An address is put into a Service's status only if its claim was read from the API server, or
+//!   written, after the state of the Service was learned that the write is tied to.
+//! - A VirtualIP is deleted only if its last holder was read from the API server, or written, after
+//!   the claim was seen to be dropped, and did not show the address any more.
 
+mod absorb;
+mod explain;
+mod outcome;
+pub(crate) mod pending;
+mod pool;
+mod release;
+mod service;
+pub(crate) mod subject;
+mod waiting;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::reflector::ObjectRef;
-use landfall_crds::{IPPool, Speaker, VirtualIP};
+use landfall_crds::{ClaimRef, IPPool, Speaker, VirtualIP, names};
 
-use crate::effects::{Effect, Outcome};
+use crate::effects::{Effect, Note, Outcome};
+use crate::granting::book::AddressBook;
+use crate::granting::plan::{Lost, View};
+use crate::granting::verdict::Classes;
+use crate::ranking::Loads;
+use crate::world::endpoints::Endpoints;
+use crate::world::nodes::Nodes;
+use crate::world::store::Store;
+use crate::world::virtual_ips::VirtualIps;
+pub use explain::Explanation;
+use pending::Pending;
+use subject::Subject;
+use waiting::Waiting;
 
 /// One change of one object.
 #[derive(Clone, Debug)]
@@ -38,20 +69,21 @@ pub enum Event {
     Node(Change<Node>),
     EndpointSlice(Change<EndpointSlice>),
     /// The writer has tried an effect. A success carries the object as the API server now holds it,
-    /// so that the next step need not wait for the watch.
+    /// so that the next step need not wait for the watch. Every effect that was wanted while leading
+    /// needs its outcome, or `Leading(false)`: until then nothing else is done to its object.
     Done {
         effect: Effect,
         outcome: Outcome,
     },
     /// This process has become the one that writes, or is it no more. Effects are only wanted while
-    /// it is.
+    /// it is, and only once there has been a complete list of every kind.
     Leading(bool),
     /// The time that `next_deadline` named has come.
     Deadline,
 }
 
 /// Names a Service.
-pub type ServiceRef = ObjectRef<Service>;
+pub type ServiceRef = ClaimRef;
 
 /// The time, as the drivers read it.
 #[derive(Clone, Copy, Debug)]
@@ -60,4 +92,252 @@ pub struct Now {
     pub monotonic: Instant,
     /// For what people read, and for epochs; may jump.
     pub wall: Timestamp,
+}
+
+/// What the mind is told once.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The load balancer class that is ours by name.
+    pub class: String,
+    /// Whether Services without a class are ours.
+    pub default_class: bool,
+    /// How long a release waits for the announcer to confirm that it stopped.
+    pub withdrawal_bound: Duration,
+    /// How long an address may be unanswered before its Service says so. Longer than any failover, so
+    /// that one writes no Service.
+    pub announce_grace: Duration,
+    /// The least time between two writes of one pool's status.
+    pub pool_status_pace: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            class: names::LOAD_BALANCER_CLASS.to_owned(),
+            default_class: true,
+            withdrawal_bound: Duration::from_secs(10),
+            announce_grace: Duration::from_secs(5),
+            pool_status_pace: Duration::from_secs(1),
+        }
+    }
+}
+
+/// A VirtualIP that nobody claims.
+#[derive(Clone, Copy, Debug)]
+struct Unclaimed {
+    /// Since when this is known.
+    since: Instant,
+    /// The step in which its present state was learned: who held it may have claimed it for a moment
+    /// since it was seen unclaimed first.
+    step: u64,
+}
+
+/// Everything that the controller knows and wants.
+#[derive(Debug)]
+pub struct Mind {
+    config: Config,
+    classes: Classes,
+    /// Counts the events, so that "before" and "after" mean something without a clock.
+    step: u64,
+    leading: bool,
+    was_acting: bool,
+
+    services: Store<ClaimRef, Service>,
+    vips: VirtualIps,
+    nodes: Nodes,
+    endpoints: Endpoints,
+    pools_listed: bool,
+    /// Services that the API server said are gone, and the step in which it was asked.
+    gone: BTreeMap<ClaimRef, u64>,
+
+    book: AddressBook,
+    loads: Loads,
+    lost: Lost,
+    /// Claims that are being written, both ways.
+    claiming: BTreeMap<ClaimRef, BTreeSet<IpAddr>>,
+    claimant_of: BTreeMap<IpAddr, ClaimRef>,
+    unclaimed: BTreeMap<IpAddr, Unclaimed>,
+    /// The highest placement epoch that was ever seen or given.
+    last_epoch: i64,
+
+    pending: Pending,
+    /// What to look at: VirtualIPs, then Services by age, then pools.
+    dirty: BTreeSet<(u8, i64, Subject)>,
+    waiting: Waiting,
+    /// Since when a Service's addresses are not all announced.
+    unannounced: BTreeMap<ClaimRef, Instant>,
+    /// Services (by uid) of others whose owners have been told.
+    told: BTreeSet<String>,
+    /// When each pool's status was last written.
+    pool_written: BTreeMap<String, Instant>,
+    /// Releases that go on without a history, because it was refused.
+    without_history: BTreeSet<IpAddr>,
+}
+
+impl Mind {
+    /// A mind that knows nothing yet.
+    pub fn new(config: Config) -> Self {
+        Self {
+            classes: Classes { name: config.class.clone(), default: config.default_class },
+            config,
+            step: 0,
+            leading: false,
+            was_acting: false,
+            services: Store::default(),
+            vips: VirtualIps::default(),
+            nodes: Nodes::default(),
+            endpoints: Endpoints::default(),
+            pools_listed: false,
+            gone: BTreeMap::new(),
+            book: AddressBook::default(),
+            loads: Loads::default(),
+            lost: Lost::new(),
+            claiming: BTreeMap::new(),
+            claimant_of: BTreeMap::new(),
+            unclaimed: BTreeMap::new(),
+            last_epoch: 0,
+            pending: Pending::default(),
+            dirty: BTreeSet::new(),
+            waiting: Waiting::default(),
+            unannounced: BTreeMap::new(),
+            told: BTreeSet::new(),
+            pool_written: BTreeMap::new(),
+            without_history: BTreeSet::new(),
+        }
+    }
+
+    /// Takes in an event and appends what is to be done now.
+    pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
+        self.step += 1;
+        match event {
+            Event::Service(change) => self.on_services(change),
+            Event::Pool(change) => self.on_pools(change),
+            Event::VirtualIp(change) => self.on_virtual_ips(now, change),
+            Event::Speaker(change) => self.on_speakers(change),
+            Event::Node(change) => self.on_nodes(change),
+            Event::EndpointSlice(change) => self.on_endpoint_slices(change),
+            Event::Done { effect, outcome } => self.on_done(now, &effect, outcome, out),
+            Event::Leading(leading) => self.leading = leading,
+            Event::Deadline => {}
+        }
+        self.act(now, out);
+    }
+
+    /// When [`Event::Deadline`] is wanted, if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.is_acting() { self.pending.next_deadline() } else { None }
+    }
+
+    /// Whether every kind has had its first complete list.
+    pub fn is_informed(&self) -> bool {
+        self.services.listed
+            && self.vips.store.listed
+            && self.pools_listed
+            && self.nodes.speakers_listed
+            && self.nodes.nodes_listed
+            && self.endpoints.listed
+    }
+
+    fn is_acting(&self) -> bool {
+        self.leading && self.is_informed()
+    }
+
+    fn act(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let acting = self.is_acting();
+        if acting && !self.was_acting {
+            self.mark_all();
+        }
+        if !acting && self.was_acting {
+            self.stand_down();
+        }
+        self.was_acting = acting;
+        if !acting {
+            return;
+        }
+        for subject in self.pending.due(now.monotonic) {
+            self.mark(subject);
+        }
+        loop {
+            while let Some((_, _, subject)) = self.dirty.pop_first() {
+                match subject {
+                    Subject::VirtualIp(address) => self.look_at_virtual_ip(now, address, out),
+                    Subject::Service(key) => self.look_at_service(now, &key, out),
+                    Subject::Pool(name) => self.look_at_pool(now, &name, out),
+                }
+            }
+            match self.waiting.next_to_wake(&self.book) {
+                Some(key) => self.mark(Subject::Service(key)),
+                None => break,
+            }
+        }
+    }
+
+    /// Forgets what was under way; whoever leads now does it.
+    fn stand_down(&mut self) {
+        self.pending = Pending::default();
+        self.dirty.clear();
+        self.waiting = Waiting::default();
+        for address in self.claimant_of.keys().copied().collect::<Vec<_>>() {
+            self.forget_claiming(address);
+        }
+    }
+
+    fn mark(&mut self, subject: Subject) {
+        if !self.was_acting {
+            return;
+        }
+        let rank = match &subject {
+            Subject::VirtualIp(_) => (0, 0),
+            Subject::Service(key) => (1, self.age(key)),
+            Subject::Pool(_) => (2, 0),
+        };
+        self.dirty.insert((rank.0, rank.1, subject));
+    }
+
+    fn mark_all(&mut self) {
+        self.was_acting = true;
+        self.mark_services();
+        for address in self.unclaimed.keys().copied().collect::<Vec<_>>() {
+            self.mark(Subject::VirtualIp(address));
+        }
+        self.mark_pools();
+    }
+
+    /// All Services, and those that are missing but claim something.
+    fn mark_services(&mut self) {
+        let known = self.services.keys().cloned();
+        let claiming = self.vips.store.iter().flat_map(|(_, vip)| crate::world::virtual_ips::concerns(vip));
+        for key in known.chain(claiming).collect::<BTreeSet<_>>() {
+            self.mark(Subject::Service(key));
+        }
+    }
+
+    fn mark_pools(&mut self) {
+        for name in self.book.pools().map(|(name, _)| name.to_owned()).collect::<Vec<_>>() {
+            self.mark(Subject::Pool(name));
+        }
+    }
+
+    /// When the Service was created: the older is served first.
+    fn age(&self, key: &ClaimRef) -> i64 {
+        let service = self.services.get(key);
+        let created = service.and_then(|service| service.metadata.creation_timestamp.as_ref());
+        created.map_or(i64::MAX, |time| time.0.as_second())
+    }
+
+    fn view(&self) -> View<'_> {
+        View { book: &self.book, vips: &self.vips, claiming: &self.claiming, lost: &self.lost }
+    }
+
+    /// Wants an effect, and the notes once it is done.
+    fn want(&mut self, effect: Effect, notes: Vec<Note>, out: &mut Vec<Effect>) {
+        if let Some(subject) = subject::of(&effect) {
+            self.pending.takes_off(subject, self.step, notes);
+        }
+        out.push(effect);
+    }
+
+    fn may_act_on(&mut self, subject: &Subject, now: Now) -> bool {
+        self.pending.may_act(subject, now.monotonic)
+    }
 }

@@ -20,7 +20,7 @@ use crate::config::Options;
 use crate::effects::{Effect, Outcome};
 use crate::lease::{self, Tenure};
 use crate::metrics::Metrics;
-use crate::mind::{Change, Event, Now};
+use crate::mind::{Change, Event, Mind, Now};
 use crate::writer::Writer;
 use crate::{clock, http, observe};
 
@@ -36,6 +36,16 @@ pub trait Decide {
     fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>);
     /// When it wants [`Event::Deadline`].
     fn next_deadline(&self) -> Option<Instant>;
+}
+
+impl Decide for Mind {
+    fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
+        Self::handle(self, now, event, out);
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        Self::next_deadline(self)
+    }
 }
 
 /// Runs until SIGTERM or SIGINT and then leaves gracefully: the writes under way are finished, the Lease

@@ -1,0 +1,22 @@
+//! Who gets which address, or why not: the pools, what a Service asks for, and the choice.
+//!
+//! Nothing here writes or remembers effects; [`crate::mind`] takes the steps.
+
+pub mod book;
+pub mod choice;
+pub mod claim;
+pub mod plan;
+pub mod pool_status;
+pub mod request;
+pub mod verdict;
+pub mod wait;
+
+use landfall_crds::ClaimRef;
+
+/// Names a Service.
+pub type ServiceKey = ClaimRef;
+
+/// `namespace/name`, as people write it.
+pub(crate) fn named(service: &ServiceKey) -> String {
+    format!("{}/{}", service.namespace, service.name)
+}

@@ -1,0 +1,244 @@
+//! What a Service should have in each of its families, seen from what it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Service;
+use landfall_crds::VirtualIPSpec;
+use landfall_crds::address::Family;
+
+use super::ServiceKey;
+use super::book::AddressBook;
+use super::choice::{Chosen, choose, obstacle};
+use super::request::{Request, families, read};
+use super::verdict::{addresses, has_our_finalizer, says_granted};
+use super::wait::Wait;
+use crate::world::virtual_ips::VirtualIps;
+
+/// VirtualIPs that vanished while they were claimed, with what they held.
+pub type Lost = BTreeMap<ServiceKey, BTreeMap<IpAddr, VirtualIPSpec>>;
+
+/// What a plan is made on.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// Pools and holders.
+    pub book: &'a AddressBook,
+    /// All VirtualIPs.
+    pub vips: &'a VirtualIps,
+    /// Addresses for which a claim of a Service is being written.
+    pub claiming: &'a BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
+    /// VirtualIPs that vanished.
+    pub lost: &'a Lost,
+}
+
+/// What happens in one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// It has what it should have.
+    Held(IpAddr),
+    /// A claim is being written; nothing else is done meanwhile.
+    UnderWay(IpAddr),
+    /// An address is to be claimed.
+    Take(Chosen),
+    /// Another address is to be claimed before the one in hand is given up.
+    Switch {
+        /// The address in hand.
+        from: IpAddr,
+        /// The one that was asked for.
+        to: Chosen,
+    },
+    /// There is none.
+    Empty,
+}
+
+/// One family of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FamilyPlan {
+    /// The family.
+    pub family: Family,
+    /// What happens.
+    pub slot: Slot,
+    /// Why it is not as was asked for.
+    pub wait: Option<Wait>,
+}
+
+/// What a Service should have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The families, the primary one first.
+    pub families: Vec<FamilyPlan>,
+    /// Addresses that it claims beyond that.
+    pub surplus: Vec<IpAddr>,
+}
+
+impl Plan {
+    /// The addresses that the status should show; only meaningful once nothing is under way.
+    pub fn held(&self) -> Vec<IpAddr> {
+        let held = |plan: &FamilyPlan| match plan.slot {
+            Slot::Held(address) => Some(address),
+            _ => None,
+        };
+        self.families.iter().filter_map(held).collect()
+    }
+
+    /// Whether some claim has still to be written.
+    pub fn is_unfinished(&self) -> bool {
+        let unfinished =
+            |plan: &FamilyPlan| matches!(plan.slot, Slot::UnderWay(_) | Slot::Take(_) | Slot::Switch { .. });
+        self.families.iter().any(unfinished)
+    }
+
+    /// Whether there is anything to hold.
+    pub fn has_any(&self) -> bool {
+        self.families.iter().any(|plan| plan.slot != Slot::Empty)
+    }
+
+    /// Why the Service waits, if it does.
+    pub fn waits(&self) -> impl Iterator<Item = &Wait> {
+        self.families.iter().filter_map(|plan| plan.wait.as_ref())
+    }
+}
+
+/// Makes the plan for a Service that is ours.
+pub fn plan(view: View<'_>, service: &Service, key: &ServiceKey) -> Plan {
+    let request = read(service);
+    let families = families(service);
+    let mut plan = Plan::default();
+    for family in &families {
+        plan.families.push(in_family(view, service, key, &request, *family));
+    }
+    let spec = service.spec.as_ref();
+    let both_or_none = spec.and_then(|spec| spec.ip_family_policy.as_deref()) == Some("RequireDualStack");
+    let lacks_one = plan.families.iter().any(|family| family.slot == Slot::Empty);
+    if both_or_none && lacks_one && addresses(service).is_empty() {
+        for family in &mut plan.families {
+            if !matches!(family.slot, Slot::UnderWay(_)) {
+                family.slot = Slot::Empty;
+            }
+        }
+    }
+    let wanted = |address: IpAddr| {
+        plan.families.iter().any(|family| match &family.slot {
+            Slot::Held(held) | Slot::UnderWay(held) => *held == address,
+            Slot::Take(chosen) => chosen.address == address,
+            Slot::Switch { from, .. } => *from == address,
+            Slot::Empty => false,
+        })
+    };
+    plan.surplus = view.vips.claimed_by(key).filter(|address| !wanted(*address)).collect();
+    plan
+}
+
+/// An address that the Service has or had.
+struct Candidate {
+    address: IpAddr,
+    claimed: bool,
+    fits: bool,
+    in_status: bool,
+    /// Seconds since the epoch.
+    born: i64,
+}
+
+fn in_family(
+    view: View<'_>,
+    service: &Service,
+    key: &ServiceKey,
+    request: &Result<Request, Wait>,
+    family: Family,
+) -> FamilyPlan {
+    let slot = |slot, wait| FamilyPlan { family, slot, wait };
+    let under_way = view.claiming.get(key).into_iter().flatten();
+    if let Some(address) = under_way.copied().find(|address| Family::of(*address) == family) {
+        return slot(Slot::UnderWay(address), None);
+    }
+    let mut candidates = candidates(view, service, key, request.as_ref().ok(), family);
+    // Best first: what is asked for, what the status shows, what is claimed, the oldest, the lowest.
+    candidates
+        .sort_by_key(|known| (!known.fits, !known.in_status, !known.claimed, known.born, known.address));
+    let best = candidates.first();
+    let take = |address: IpAddr| Chosen { address, pool: view.book.pool_of(address).map(str::to_owned) };
+    let request = match request {
+        Ok(request) => request,
+        Err(wait) => {
+            let in_hand = match best {
+                None => Slot::Empty,
+                Some(best) if best.claimed => Slot::Held(best.address),
+                Some(best) => Slot::Take(take(best.address)),
+            };
+            return slot(in_hand, Some(wait.clone()));
+        }
+    };
+    match best {
+        // What has vanished is brought back first, whatever is asked for.
+        Some(best) if !best.claimed => slot(Slot::Take(take(best.address)), None),
+        Some(best) if best.fits => slot(Slot::Held(best.address), None),
+        Some(best) => match choose(view.book, view.vips, key, request, family) {
+            Ok(to) => slot(Slot::Switch { from: best.address, to }, None),
+            Err(wait) => slot(Slot::Held(best.address), Some(wait)),
+        },
+        None => match choose(view.book, view.vips, key, request, family) {
+            Ok(chosen) => slot(Slot::Take(chosen), None),
+            Err(wait) => slot(Slot::Empty, Some(wait)),
+        },
+    }
+}
+
+fn candidates(
+    view: View<'_>,
+    service: &Service,
+    key: &ServiceKey,
+    request: Option<&Request>,
+    family: Family,
+) -> Vec<Candidate> {
+    let in_status = addresses(service);
+    let fits = |address: IpAddr, pool: Option<&str>| {
+        request.is_none_or(|request| {
+            request.accepts(address, pool) || request.accepts(address, view.book.pool_of(address))
+        })
+    };
+    let mut candidates: Vec<Candidate> = view
+        .vips
+        .claimed_by(key)
+        .filter(|address| Family::of(*address) == family)
+        .filter_map(|address| {
+            let vip = view.vips.get(address)?;
+            Some(Candidate {
+                address,
+                claimed: true,
+                fits: fits(address, vip.spec.pool.as_deref()),
+                in_status: in_status.contains(&address),
+                born: vip.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second()),
+            })
+        })
+        .collect();
+    let claims_any = !candidates.is_empty();
+    let lost = view.lost.get(key);
+    let is_lost = |address: IpAddr| lost.is_some_and(|lost| lost.contains_key(&address));
+    let of_lost = lost.into_iter().flat_map(|lost| lost.keys().copied());
+    let mut unclaimed: Vec<IpAddr> =
+        in_status.iter().copied().chain(of_lost).filter(|address| Family::of(*address) == family).collect();
+    unclaimed.sort_unstable();
+    unclaimed.dedup();
+    for address in unclaimed {
+        if candidates.iter().any(|known| known.address == address) {
+            continue;
+        }
+        let pool = view.book.pool_of(address);
+        let vanished = has_our_finalizer(service)
+            && !claims_any
+            && (is_lost(address) || says_granted(service) && in_status.contains(&address));
+        let fits = fits(address, pool);
+        // In a pool, what the status shows may be known to the other controller only.
+        let may_be_claimed = pool.is_some() && fits && in_status.contains(&address);
+        if (vanished || may_be_claimed) && obstacle(view.book, view.vips, key, address).is_none() {
+            candidates.push(Candidate {
+                address,
+                claimed: false,
+                fits,
+                in_status: in_status.contains(&address),
+                born: i64::MAX,
+            });
+        }
+    }
+    candidates
+}

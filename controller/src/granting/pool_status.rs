@@ -1,0 +1,224 @@
+//! What a pool's status says.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use landfall_crds::address::{AddressRange, AddressSet, Family};
+use landfall_crds::names::conditions::{CONFLICTED, EXHAUSTED, READY, UNREACHABLE};
+use landfall_crds::{Capacity, IPPoolStatus};
+
+use super::book::{AddressBook, Holder, Pool};
+use super::choice::why_not_ready;
+use super::wait::some_of;
+use crate::conditions::{Wanted, already_said, with_times};
+use crate::ranking::reach::selects;
+use crate::world::nodes::{NodeFacts, Nodes};
+use crate::world::virtual_ips::VirtualIps;
+
+/// The condition types that are ours on a pool.
+const OURS: [&str; 4] = [READY, EXHAUSTED, CONFLICTED, UNREACHABLE];
+
+/// Reasons of a pool's conditions.
+pub mod reasons {
+    /// `Ready`: addresses are granted from it.
+    pub const GRANTING: &str = "Granting";
+    /// `Ready`: it sets fields that are not enforced.
+    pub const NOT_IMPLEMENTED: &str = "NotImplemented";
+    /// `Ready`: it holds no address.
+    pub const INVALID: &str = "Invalid";
+    /// `Ready`: it is being deleted.
+    pub const DELETING: &str = "Deleting";
+    /// `Exhausted`: every address is in use.
+    pub const ALL_IN_USE: &str = "AllInUse";
+    /// `Exhausted`: there are free addresses.
+    pub const AVAILABLE: &str = "Available";
+    /// `Conflicted`: another pool holds some of the same addresses.
+    pub const OVERLAP: &str = "Overlap";
+    /// `Conflicted`: nodes or gateways have some of its addresses.
+    pub const NODE_ADDRESSES: &str = "NodeAddresses";
+    /// `Conflicted`: nothing else has its addresses.
+    pub const NO_CONFLICT: &str = "NoConflict";
+    /// `Unreachable`: no speaker has told about its node.
+    pub const NO_SPEAKER: &str = "NoSpeaker";
+    /// `Unreachable`: no node has a fitting interface for some address.
+    pub const NO_INTERFACE: &str = "NoInterface";
+    /// `Unreachable`: every address can be announced.
+    pub const REACHABLE: &str = "Reachable";
+}
+
+/// The status that the pool should have, or nothing if it has it already.
+pub fn changed_status(
+    name: &str,
+    pool: &Pool,
+    book: &AddressBook,
+    vips: &VirtualIps,
+    nodes: &Nodes,
+    now: Timestamp,
+) -> Option<IPPoolStatus> {
+    let v4 = capacity(pool, book, vips, Family::IPv4);
+    let v6 = capacity(pool, book, vips, Family::IPv6);
+    let wanted = [ready(pool), exhausted(v4, v6), conflicted(name, pool, book), unreachable(pool, nodes)];
+    let generation = pool.object.metadata.generation;
+    let known = pool.object.status.as_ref();
+    let conditions = known.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let unchanged = known
+        .is_some_and(|known| known.ipv4 == v4 && known.ipv6 == v6 && known.observed_generation == generation);
+    if unchanged && already_said(conditions, &wanted, &OURS, generation) {
+        return None;
+    }
+    Some(IPPoolStatus {
+        observed_generation: generation,
+        ipv4: v4,
+        ipv6: v6,
+        conditions: with_times(conditions, &wanted, generation, now),
+    })
+}
+
+/// Counts of one family; none where the pool has no address of it.
+fn capacity(pool: &Pool, book: &AddressBook, vips: &VirtualIps, family: Family) -> Option<Capacity> {
+    let mut count = Capacity { total: pool.own.count(family), ..Capacity::default() };
+    if count.total == 0 {
+        return None;
+    }
+    for (address, holders) in book.held_in(pool).filter(|(address, _)| Family::of(*address) == family) {
+        if holders.iter().any(|holder| is_node(holder) || matches!(holder, Holder::SubnetEdge(_))) {
+            count.total -= 1;
+        } else if let Some(vip) = vips.get(address) {
+            if vip.spec.claims.is_empty() {
+                count.reserved += 1;
+            } else {
+                count.granted += 1;
+            }
+        } else if holders.iter().any(|holder| matches!(holder, Holder::Lost(_))) {
+            count.granted += 1;
+        }
+    }
+    count.available = if pool.is_ready() { pool.available(family) } else { 0 };
+    Some(count)
+}
+
+fn is_node(holder: &Holder) -> bool {
+    matches!(holder, Holder::Node(_) | Holder::Gateway(_))
+}
+
+fn ready(pool: &Pool) -> Wanted {
+    let bad = || some_of(&pool.errors, 4);
+    if !pool.is_ready() {
+        let reason = match pool.not_implemented.is_empty() {
+            true => reasons::DELETING,
+            false => reasons::NOT_IMPLEMENTED,
+        };
+        let message = format!("nothing new is granted, since {}; what is granted stays", why_not_ready(pool));
+        return Wanted::new(READY, false, reason, message);
+    }
+    if pool.grantable.is_empty() {
+        let why =
+            if pool.errors.is_empty() { "spec.exclude takes every address away".to_owned() } else { bad() };
+        return Wanted::new(READY, false, reasons::INVALID, format!("the pool holds no address: {why}"));
+    }
+    let message = match pool.errors.is_empty() {
+        true => "addresses are granted".to_owned(),
+        false => format!("addresses are granted; these entries are not understood: {}", bad()),
+    };
+    Wanted::new(READY, true, reasons::GRANTING, message)
+}
+
+fn exhausted(v4: Option<Capacity>, v6: Option<Capacity>) -> Wanted {
+    let spent = |family: Family, count: Option<Capacity>| {
+        count.filter(|count| count.available == 0).map(|_| family.to_string())
+    };
+    let families: Vec<String> =
+        [spent(Family::IPv4, v4), spent(Family::IPv6, v6)].into_iter().flatten().collect();
+    if families.is_empty() {
+        return Wanted::new(EXHAUSTED, false, reasons::AVAILABLE, "there are free addresses");
+    }
+    let message = format!("no {} address is free: add ranges to spec.addresses", families.join(" and no "));
+    Wanted::new(EXHAUSTED, true, reasons::ALL_IN_USE, message)
+}
+
+fn conflicted(name: &str, pool: &Pool, book: &AddressBook) -> Wanted {
+    if !pool.overlaps.is_empty() {
+        let shared = pool.overlaps.iter().map(|(other, shared)| {
+            let keeps = if shared.ranges().all(|range| book.pool_of(range.first()) == Some(name)) {
+                "kept here"
+            } else {
+                "not granted from here"
+            };
+            format!("{} with pool {other} ({keeps})", some_of(shared.ranges(), 3))
+        });
+        let message = format!(
+            "it overlaps {}: the oldest pool keeps what several hold; take the ranges out of one of them",
+            some_of(shared, 4)
+        );
+        return Wanted::new(CONFLICTED, true, reasons::OVERLAP, message);
+    }
+    let of_nodes: Vec<String> = book
+        .held_in(pool)
+        .filter_map(|(address, holders)| {
+            let holder = holders.iter().find(|holder| is_node(holder))?;
+            Some(match holder {
+                Holder::Node(node) => format!("{address} (node {node})"),
+                Holder::Gateway(node) => format!("{address} (gateway of node {node})"),
+                _ => address.to_string(),
+            })
+        })
+        .collect();
+    if of_nodes.is_empty() {
+        return Wanted::new(CONFLICTED, false, reasons::NO_CONFLICT, "nothing else has its addresses");
+    }
+    let message =
+        format!("never granted, since the cluster's own: {}: add them to spec.exclude", some_of(of_nodes, 8));
+    Wanted::new(CONFLICTED, true, reasons::NODE_ADDRESSES, message)
+}
+
+/// Links that are down do not count here: a failure is no mistake of the pool's.
+fn unreachable(pool: &Pool, nodes: &Nodes) -> Wanted {
+    let announce = pool.object.spec.announce.as_ref();
+    let selector = announce.and_then(|announce| announce.node_selector.as_ref());
+    let named = announce.map(|announce| announce.interfaces.as_slice()).unwrap_or_default();
+    if nodes.iter().next().is_none() {
+        let message = "no speaker has told about its node yet: look at the DaemonSet landfall-speaker";
+        return Wanted::new(UNREACHABLE, true, reasons::NO_SPEAKER, message);
+    }
+    let interfaces = nodes
+        .iter()
+        .filter(|(_, _, node)| {
+            let unlabelled = std::collections::BTreeMap::new();
+            let labels = node.map_or(&unlabelled, |node| &node.labels);
+            selector.is_none_or(|selector| selects(selector, labels))
+                && !node.is_some_and(NodeFacts::is_excluded)
+        })
+        .flat_map(|(_, speaker, _)| &speaker.interfaces);
+    if !named.is_empty() {
+        if interfaces.into_iter().any(|interface| interface.is_named_by(named)) {
+            return Wanted::new(UNREACHABLE, false, reasons::REACHABLE, "every address can be announced");
+        }
+        let message = format!(
+            "no node that may announce has an interface named {}: correct spec.announce.interfaces",
+            some_of(named, 8)
+        );
+        return Wanted::new(UNREACHABLE, true, reasons::NO_INTERFACE, message);
+    }
+    let subnets: BTreeSet<IpNet> =
+        interfaces.flat_map(|interface| interface.subnets.iter().copied()).collect();
+    let mut off_link: AddressSet = pool.own.clone();
+    for subnet in subnets {
+        off_link.remove(AddressRange::from(subnet.trunc()));
+    }
+    if off_link.is_empty() {
+        return Wanted::new(UNREACHABLE, false, reasons::REACHABLE, "every address can be announced");
+    }
+    let message = format!(
+        "no node that may announce has an interface on the subnet of {}: name the interfaces to announce them on in \
+         spec.announce.interfaces (clients then need an on-link route)",
+        some_of(off_link.ranges(), 4)
+    );
+    Wanted::new(UNREACHABLE, true, reasons::NO_INTERFACE, message)
+}
+
+/// The pools that an address may count for: the one it lies in and the one it was taken from.
+pub fn pools_of(book: &AddressBook, address: IpAddr, taken_from: Option<&str>) -> BTreeSet<String> {
+    book.pool_of(address).into_iter().chain(taken_from).map(str::to_owned).collect()
+}

@@ -1,0 +1,169 @@
+//! Whether a Service is ours to grant addresses to.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
+use landfall_crds::address::{Family, parse_address};
+use landfall_crds::names::{annotations, conditions, finalizers};
+
+use super::book::AddressBook;
+use super::choice::obstacle;
+use super::request::{annotation, families};
+use super::wait::some_of;
+use super::{ServiceKey, book};
+use crate::world::virtual_ips::VirtualIps;
+
+/// Whose a Service is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is ours.
+    Ours,
+    /// It is of no concern to us, or not any more.
+    NotOurs,
+    /// It could be ours by its class, but somebody else has given it addresses.
+    HeldByAnother {
+        /// What to tell its owner.
+        advice: String,
+    },
+}
+
+/// Which classes are ours.
+#[derive(Clone, Debug)]
+pub struct Classes {
+    /// The class that is ours by name.
+    pub name: String,
+    /// Whether Services without a class are ours.
+    pub default: bool,
+}
+
+/// Judges a Service. `claims` says whether it claims the address by a VirtualIP, or did until that
+/// vanished.
+pub fn judge(
+    service: &Service,
+    key: &ServiceKey,
+    classes: &Classes,
+    book: &AddressBook,
+    vips: &VirtualIps,
+    claims: impl Fn(IpAddr) -> bool,
+) -> Verdict {
+    let spec = service.spec.as_ref();
+    if !is_load_balancer(service) || service.metadata.deletion_timestamp.is_some() {
+        return Verdict::NotOurs;
+    }
+    match spec.and_then(|spec| spec.load_balancer_class.as_deref()) {
+        Some(class) if class == classes.name => return Verdict::Ours,
+        Some(_) => return Verdict::NotOurs,
+        None if !classes.default => return Verdict::NotOurs,
+        None => {}
+    }
+    let entries = ingress(service);
+    if entries.is_empty() {
+        return Verdict::Ours;
+    }
+    let addresses = addresses(service);
+    if addresses.iter().any(|address| claims(*address)) {
+        return Verdict::Ours;
+    }
+    // Our finalizer alone is not enough: another controller may have been faster between it and our
+    // first write of the status, which comes together with the condition.
+    let granted_by_us =
+        says_granted(service) || addresses.iter().any(|address| book.pool_of(*address).is_some());
+    if has_our_finalizer(service) && granted_by_us {
+        return Verdict::Ours;
+    }
+    if annotation(service, annotations::ADOPT) != Some("true") {
+        return Verdict::HeldByAnother {
+            advice: format!(
+                "Another implementation gave this Service {}, so Landfall leaves it alone: set \
+                 spec.loadBalancerClass to the implementation that shall have it, or annotate it with \
+                 {}=true to have Landfall take these addresses over",
+                some_of(entries.iter().map(shown), 4),
+                annotations::ADOPT
+            ),
+        };
+    }
+    match adoptable(service, key, entries, &addresses, book, vips) {
+        Ok(()) => Verdict::Ours,
+        Err(why) => Verdict::HeldByAnother {
+            advice: format!(
+                "{} is set, but Landfall cannot take the addresses over: {why}",
+                annotations::ADOPT
+            ),
+        },
+    }
+}
+
+fn adoptable(
+    service: &Service,
+    key: &ServiceKey,
+    entries: &[LoadBalancerIngress],
+    addresses: &[IpAddr],
+    book: &AddressBook,
+    vips: &VirtualIps,
+) -> Result<(), String> {
+    if addresses.len() != entries.len() {
+        return Err("the status holds a host name".to_owned());
+    }
+    let families = families(service);
+    for (at, address) in addresses.iter().enumerate() {
+        let family = Family::of(*address);
+        if !families.contains(&family) || addresses[..at].iter().any(|other| Family::of(*other) == family) {
+            return Err(format!("{address} is not the one address of a family of this Service"));
+        }
+        match book.pool_of(*address).and_then(|name| book.pool(name)) {
+            None => return Err(format!("no IPPool holds {address}")),
+            Some(pool) if !book::Pool::is_ready(pool) => {
+                return Err(format!("the pool of {address} grants nothing now"));
+            }
+            Some(_) => {}
+        }
+        if let Some(wait) = obstacle(book, vips, key, *address) {
+            return Err(wait.message);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the type is LoadBalancer.
+pub fn is_load_balancer(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer")
+}
+
+/// `status.loadBalancer.ingress`.
+pub fn ingress(service: &Service) -> &[LoadBalancerIngress] {
+    service
+        .status
+        .as_ref()
+        .and_then(|status| status.load_balancer.as_ref())
+        .and_then(|balancer| balancer.ingress.as_deref())
+        .unwrap_or_default()
+}
+
+/// The addresses in `status.loadBalancer.ingress`.
+pub fn addresses(service: &Service) -> Vec<IpAddr> {
+    ingress(service).iter().filter_map(|entry| parse_address(entry.ip.as_deref()?).ok()).collect()
+}
+
+/// Whether the finalizer that is ours alone is on the Service.
+pub fn has_our_finalizer(service: &Service) -> bool {
+    has_finalizer(service, finalizers::SERVICE_ADDRESS)
+}
+
+/// Whether both finalizers that we put on a Service are on it.
+pub fn has_both_finalizers(service: &Service) -> bool {
+    has_our_finalizer(service) && has_finalizer(service, finalizers::LOAD_BALANCER_CLEANUP)
+}
+
+pub(crate) fn has_finalizer(service: &Service, name: &str) -> bool {
+    service.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == name)
+}
+
+/// Whether our condition says that the addresses in the status are granted.
+pub fn says_granted(service: &Service) -> bool {
+    let known = service.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    known.iter().any(|condition| condition.type_ == conditions::GRANTED && condition.status == "True")
+}
+
+fn shown(entry: &LoadBalancerIngress) -> String {
+    entry.ip.clone().or_else(|| entry.hostname.clone()).unwrap_or_default()
+}

@@ -1,0 +1,365 @@
+//! Events into the picture of the world, and what to look at anew for each.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use landfall_crds::address::parse_address;
+use landfall_crds::{ClaimRef, IPPool, Speaker, VirtualIP};
+
+use super::subject::{Subject, key};
+use super::{Change, Mind, Now, Unclaimed};
+use crate::granting::book::Holder;
+use crate::granting::pool_status::pools_of;
+use crate::granting::verdict;
+use crate::world::endpoints;
+use crate::world::nodes::Changed;
+use crate::world::store::Offered;
+use crate::world::virtual_ips::{concerns, key_of_claim};
+
+impl Mind {
+    pub(super) fn on_services(&mut self, change: Change<Service>) {
+        match change {
+            Change::Applied(service) => self.see_service(service, None),
+            Change::Deleted(service) => {
+                let key = key(&service.metadata);
+                if let Some(was) = self.services.deleted(&key, &service) {
+                    self.service_changed(&key, Some(&was), None);
+                }
+            }
+            Change::Listed(all) => {
+                let listed: BTreeSet<ClaimRef> = all.iter().map(|service| key(&service.metadata)).collect();
+                for key in self.services.missing_from(&listed) {
+                    let was = self.services.remove(&key);
+                    self.service_changed(&key, was.as_deref(), None);
+                }
+                for service in all {
+                    self.see_service(service, None);
+                }
+            }
+        }
+    }
+
+    /// Takes in a state of a Service; `live` is the step in which it was asked for, if it is the API
+    /// server's answer.
+    pub(super) fn see_service(&mut self, service: Arc<Service>, live: Option<u64>) {
+        let key = key(&service.metadata);
+        if let Offered::New(was) = self.services.offer(&key, Arc::clone(&service), self.step, live) {
+            self.gone.remove(&key);
+            self.service_changed(&key, was.as_deref(), Some(&service));
+        }
+    }
+
+    /// The API server says that there is no such Service.
+    pub(super) fn service_is_gone(&mut self, key: &ClaimRef, asked: u64) {
+        let was = self.services.gone(key);
+        self.gone.insert(key.clone(), asked);
+        self.service_changed(key, was.as_deref(), None);
+    }
+
+    fn service_changed(&mut self, key: &ClaimRef, was: Option<&Service>, is: Option<&Service>) {
+        let before = was.map(|service| holds(service, key)).unwrap_or_default();
+        let after = is.map(|service| holds(service, key)).unwrap_or_default();
+        for (address, holder) in &after {
+            self.book.hold(*address, holder.clone());
+        }
+        for (address, holder) in before.into_iter().filter(|held| !after.contains(held)) {
+            self.let_go(address, &holder);
+        }
+        if is.is_none() {
+            self.waiting.remove(key);
+            self.unannounced.remove(key);
+            let uid = was.and_then(|service| service.metadata.uid.as_ref());
+            if let Some(uid) = uid {
+                self.told.remove(uid);
+            }
+        }
+        self.mark(Subject::Service(key.clone()));
+        for address in self.vips.of_service(key).collect::<Vec<_>>() {
+            self.mark(Subject::VirtualIp(address));
+        }
+    }
+
+    pub(super) fn let_go(&mut self, address: IpAddr, holder: &Holder) {
+        if self.book.let_go(address, holder) {
+            self.waiting.freed(address);
+        }
+    }
+
+    pub(super) fn on_virtual_ips(&mut self, now: Now, change: Change<VirtualIP>) {
+        match change {
+            Change::Applied(vip) => self.see_virtual_ip(now, vip, None),
+            Change::Deleted(vip) => {
+                let Some(address) = vip.address() else { return };
+                if let Some(was) = self.vips.store.deleted(&address, &vip) {
+                    self.virtual_ip_changed(now, address, Some(&was), None);
+                }
+            }
+            Change::Listed(all) => {
+                let listed: BTreeSet<IpAddr> = all.iter().filter_map(|vip| vip.address()).collect();
+                for address in self.vips.store.missing_from(&listed) {
+                    let was = self.vips.store.remove(&address);
+                    self.virtual_ip_changed(now, address, was.as_deref(), None);
+                }
+                for vip in all {
+                    self.see_virtual_ip(now, vip, None);
+                }
+            }
+        }
+    }
+
+    pub(super) fn see_virtual_ip(&mut self, now: Now, vip: Arc<VirtualIP>, live: Option<u64>) {
+        let Some(address) = vip.address() else { return };
+        if let Offered::New(was) = self.vips.store.offer(&address, Arc::clone(&vip), self.step, live) {
+            self.virtual_ip_changed(now, address, was.as_deref(), Some(&vip));
+        }
+    }
+
+    pub(super) fn virtual_ip_is_gone(&mut self, now: Now, address: IpAddr) {
+        if let Some(was) = self.vips.store.gone(&address) {
+            self.virtual_ip_changed(now, address, Some(&was), None);
+        }
+    }
+
+    fn virtual_ip_changed(
+        &mut self,
+        now: Now,
+        address: IpAddr,
+        was: Option<&VirtualIP>,
+        is: Option<&VirtualIP>,
+    ) {
+        self.vips.reindex(address, was, is);
+        match is {
+            Some(vip) => {
+                self.book.hold(address, Holder::VirtualIp);
+                let epoch = vip.spec.placement.as_ref().map_or(0, |placement| placement.epoch);
+                self.last_epoch = self.last_epoch.max(epoch);
+                self.find_lost(address);
+                if vip.spec.claims.is_empty() {
+                    let since = self.unclaimed.get(&address).map_or(now.monotonic, |known| known.since);
+                    self.unclaimed.insert(address, Unclaimed { since, step: self.step });
+                } else {
+                    self.unclaimed.remove(&address);
+                }
+            }
+            None => {
+                self.unclaimed.remove(&address);
+                self.without_history.remove(&address);
+                // Before it is let go, so that nobody else gets it in between.
+                if let Some(was) = was {
+                    for claim in &was.spec.claims {
+                        let key = key_of_claim(claim);
+                        self.book.hold(address, Holder::Lost(key.clone()));
+                        self.lost.entry(key).or_default().insert(address, was.spec.clone());
+                    }
+                }
+                self.let_go(address, &Holder::VirtualIp);
+            }
+        }
+        self.settle_load(address);
+        for key in was.into_iter().chain(is).flat_map(concerns) {
+            self.mark(Subject::Service(key));
+        }
+        self.mark(Subject::VirtualIp(address));
+        let taken_from = is.or(was).and_then(|vip| vip.spec.pool.as_deref());
+        for pool in pools_of(&self.book, address, taken_from) {
+            self.mark(Subject::Pool(pool));
+        }
+    }
+
+    /// A VirtualIP that had vanished is there again.
+    fn find_lost(&mut self, address: IpAddr) {
+        let holders: Vec<Holder> = self.book.holders(address).to_vec();
+        for holder in holders {
+            if let Holder::Lost(key) = &holder {
+                self.forget_lost(key, address);
+            }
+        }
+    }
+
+    pub(super) fn forget_lost(&mut self, key: &ClaimRef, address: IpAddr) {
+        if let Some(addresses) = self.lost.get_mut(key) {
+            addresses.remove(&address);
+            if addresses.is_empty() {
+                self.lost.remove(key);
+            }
+        }
+        self.let_go(address, &Holder::Lost(key.clone()));
+    }
+
+    /// Counts the order of an address as it is known now.
+    pub(super) fn settle_load(&mut self, address: IpAddr) {
+        let claimed = self.vips.get(address).filter(|vip| !vip.spec.claims.is_empty());
+        let placement = claimed.and_then(|vip| vip.spec.placement.as_ref());
+        self.loads.set(address, placement);
+    }
+
+    pub(super) fn on_pools(&mut self, change: Change<IPPool>) {
+        match change {
+            Change::Applied(pool) => self.see_pool(pool),
+            Change::Deleted(pool) => self.pool_is_gone(&pool.metadata.name.clone().unwrap_or_default()),
+            Change::Listed(all) => {
+                self.pools_listed = true;
+                let name = |pool: &Arc<IPPool>| pool.metadata.name.clone().unwrap_or_default();
+                let listed: BTreeSet<String> = all.iter().map(name).collect();
+                let known: Vec<String> = self.book.pools().map(|(name, _)| name.to_owned()).collect();
+                for name in known.into_iter().filter(|name| !listed.contains(name)) {
+                    self.pool_is_gone(&name);
+                }
+                for pool in all {
+                    self.see_pool(pool);
+                }
+            }
+        }
+    }
+
+    pub(super) fn see_pool(&mut self, pool: Arc<IPPool>) {
+        let name = pool.metadata.name.clone().unwrap_or_default();
+        let known = self.book.pool(&name).map(|known| known.object.metadata.resource_version.clone());
+        let version = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<u64>().ok());
+        if let Some(known) = known.as_ref().and_then(version)
+            && let Some(offered) = version(&pool.metadata.resource_version)
+            && offered <= known
+        {
+            return;
+        }
+        if self.book.put_pool(pool) {
+            self.mark_services();
+            self.mark_pools();
+        } else {
+            self.mark(Subject::Pool(name));
+        }
+    }
+
+    fn pool_is_gone(&mut self, name: &str) {
+        self.book.remove_pool(name);
+        self.pool_written.remove(name);
+        self.mark_services();
+        self.mark_pools();
+    }
+
+    pub(super) fn on_speakers(&mut self, change: Change<Speaker>) {
+        let name = |speaker: &Speaker| speaker.metadata.name.clone().unwrap_or_default();
+        match change {
+            Change::Applied(speaker) => {
+                self.change_node(&name(&speaker), |mind| mind.nodes.put_speaker(&speaker));
+            }
+            Change::Deleted(speaker) => {
+                let name = name(&speaker);
+                self.change_node(&name, |mind| mind.nodes.remove_speaker(&name));
+            }
+            Change::Listed(all) => {
+                self.nodes.speakers_listed = true;
+                let listed: BTreeSet<String> = all.iter().map(|speaker| name(speaker)).collect();
+                for name in self.nodes.speaker_names().difference(&listed) {
+                    self.change_node(name, |mind| mind.nodes.remove_speaker(name));
+                }
+                for speaker in all {
+                    self.change_node(&name(&speaker), |mind| mind.nodes.put_speaker(&speaker));
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_nodes(&mut self, change: Change<Node>) {
+        let name = |node: &Node| node.metadata.name.clone().unwrap_or_default();
+        match change {
+            Change::Applied(node) => self.change_node(&name(&node), |mind| mind.nodes.put_node(&node)),
+            Change::Deleted(node) => {
+                let name = name(&node);
+                self.change_node(&name, |mind| mind.nodes.remove_node(&name));
+            }
+            Change::Listed(all) => {
+                self.nodes.nodes_listed = true;
+                let listed: BTreeSet<String> = all.iter().map(|node| name(node)).collect();
+                for name in self.nodes.node_names().difference(&listed) {
+                    self.change_node(name, |mind| mind.nodes.remove_node(name));
+                }
+                for node in all {
+                    self.change_node(&name(&node), |mind| mind.nodes.put_node(&node));
+                }
+            }
+        }
+    }
+
+    fn change_node(&mut self, name: &str, change: impl FnOnce(&mut Self) -> Changed) {
+        let addresses = self.nodes.own_addresses(name);
+        let gateways = self.nodes.gateways(name);
+        let edges = self.nodes.subnet_edges(name);
+        match change(self) {
+            Changed::Nothing => return,
+            Changed::Peers => {
+                for address in self.unclaimed.keys().copied().collect::<Vec<_>>() {
+                    self.mark(Subject::VirtualIp(address));
+                }
+                for key in self.services_in_release() {
+                    self.mark(Subject::Service(key));
+                }
+                return;
+            }
+            Changed::Facts => {}
+        }
+        let node = Holder::Node(name.to_owned());
+        let gateway = Holder::Gateway(name.to_owned());
+        self.move_holds(&addresses, &self.nodes.own_addresses(name), &node);
+        self.move_holds(&gateways, &self.nodes.gateways(name), &gateway);
+        self.move_holds(&edges, &self.nodes.subnet_edges(name), &Holder::SubnetEdge(name.to_owned()));
+        self.mark_services();
+        self.mark_pools();
+        for address in self.unclaimed.keys().copied().collect::<Vec<_>>() {
+            self.mark(Subject::VirtualIp(address));
+        }
+    }
+
+    fn move_holds(&mut self, was: &BTreeSet<IpAddr>, is: &BTreeSet<IpAddr>, holder: &Holder) {
+        for address in is.difference(was) {
+            self.book.hold(*address, holder.clone());
+        }
+        for address in was.difference(is) {
+            self.let_go(*address, holder);
+        }
+    }
+
+    /// Services whose claims are dropped already and that wait for the withdrawal.
+    fn services_in_release(&self) -> BTreeSet<ClaimRef> {
+        self.unclaimed
+            .keys()
+            .filter_map(|address| self.vips.get(*address))
+            .flat_map(|vip| concerns(vip))
+            .collect()
+    }
+
+    pub(super) fn on_endpoint_slices(&mut self, change: Change<EndpointSlice>) {
+        let changed = match change {
+            Change::Applied(slice) => self.endpoints.put(&slice),
+            Change::Deleted(slice) => self.endpoints.remove(&endpoints::key(&slice)),
+            Change::Listed(all) => {
+                let listed: BTreeSet<ClaimRef> = all.iter().map(|slice| endpoints::key(slice)).collect();
+                let missing = self.endpoints.missing_from(&listed);
+                let mut changed: Vec<ClaimRef> =
+                    missing.iter().flat_map(|key| self.endpoints.remove(key)).collect();
+                changed.extend(all.iter().flat_map(|slice| self.endpoints.put(slice)));
+                changed
+            }
+        };
+        for key in changed {
+            if self.vips.of_service(&key).next().is_some() {
+                self.mark(Subject::Service(key));
+            }
+        }
+    }
+}
+
+/// The addresses that a Service keeps from others by what its spec and its status say.
+fn holds(service: &Service, key: &ClaimRef) -> Vec<(IpAddr, Holder)> {
+    let in_status =
+        verdict::addresses(service).into_iter().map(|address| (address, Holder::Status(key.clone())));
+    let external = service.spec.as_ref().and_then(|spec| spec.external_ips.as_deref()).unwrap_or_default();
+    let external = external
+        .iter()
+        .filter_map(|text| parse_address(text).ok())
+        .map(|address| (address, Holder::ExternalIp(key.clone())));
+    in_status.chain(external).collect()
+}

@@ -1,0 +1,152 @@
+//! What became of effects.
+
+use std::net::IpAddr;
+
+use landfall_crds::{ClaimRef, virtual_ip_name};
+
+use super::subject::{self, Subject};
+use super::{Mind, Now};
+use crate::effects::{Effect, Note, Outcome, Refusal};
+use crate::granting::book::Holder;
+
+impl Mind {
+    pub(super) fn on_done(&mut self, now: Now, effect: &Effect, outcome: Outcome, out: &mut Vec<Effect>) {
+        let Some(subject) = subject::of(effect) else { return };
+        // An outcome may come after `Leading(false)`: it is news all the same, but confirms nothing.
+        let flight = self.pending.lands(&subject);
+        let asked = flight.as_ref().map(|flight| flight.step);
+        let notes = flight.map(|flight| flight.notes).unwrap_or_default();
+        match outcome {
+            Outcome::Service(service) => self.see_service(service, asked),
+            Outcome::VirtualIp(vip) => self.see_virtual_ip(now, vip, asked),
+            Outcome::Pool(pool) => self.see_pool(pool),
+            Outcome::Gone => match &subject {
+                Subject::Service(key) => self.service_is_gone(key, asked.unwrap_or(0)),
+                Subject::VirtualIp(address) => self.virtual_ip_is_gone(now, *address),
+                Subject::Pool(_) => {}
+            },
+            Outcome::Done => {}
+            Outcome::Refused(refusal) => return self.on_refusal(now, effect, subject, &refusal, out),
+        }
+        self.pending.succeeded(&subject);
+        if let Effect::SetPoolStatus { pool, .. } = effect {
+            self.pool_written.insert(pool.name.clone(), now.monotonic);
+        }
+        self.publish(notes, out);
+        self.has_landed(effect, subject);
+    }
+
+    fn on_refusal(
+        &mut self,
+        now: Now,
+        effect: &Effect,
+        subject: Subject,
+        refusal: &Refusal,
+        out: &mut Vec<Effect>,
+    ) {
+        match refusal {
+            Refusal::NotLeading => {}
+            Refusal::Conflict | Refusal::AlreadyExists => {
+                if self.was_acting && !self.knows_more_than(effect, &subject) {
+                    if let Some(question) = question(&subject) {
+                        // The claim that failed is still under way: it is not tried elsewhere before
+                        // it is known who has the address.
+                        return self.want(question, Vec::new(), out);
+                    }
+                    self.pending.failed(&subject, now.monotonic);
+                }
+            }
+            Refusal::Invalid(message) => {
+                self.pending.failed(&subject, now.monotonic);
+                if let (Effect::SetVirtualIpStatus { .. }, Subject::VirtualIp(address)) = (effect, &subject) {
+                    // A history is no reason to hold a release up.
+                    self.without_history.insert(*address);
+                    self.pending.succeeded(&subject);
+                } else {
+                    let note = self.failure_note(effect, message);
+                    self.publish(note.into_iter().collect(), out);
+                }
+            }
+            Refusal::Unavailable(_) => self.pending.failed(&subject, now.monotonic),
+        }
+        self.has_landed(effect, subject);
+    }
+
+    /// Whether the object is known in another state than the one that the effect was decided on.
+    fn knows_more_than(&self, effect: &Effect, subject: &Subject) -> bool {
+        let known = match subject {
+            Subject::Service(key) => self.services.get(key).map(|service| &service.metadata),
+            Subject::VirtualIp(address) => self.vips.get(*address).map(|vip| &vip.metadata),
+            Subject::Pool(name) => self.book.pool(name).map(|pool| &pool.object.metadata),
+        };
+        let known = known.and_then(|meta| meta.resource_version.as_deref());
+        known.is_some() && known != subject::version_of(effect)
+    }
+
+    /// Nothing is under way for the subject any more: look at it, and at who waits for it.
+    fn has_landed(&mut self, effect: &Effect, subject: Subject) {
+        if let Subject::VirtualIp(address) = subject {
+            self.forget_claiming(address);
+            let mut concerned: Vec<ClaimRef> = self
+                .vips
+                .get(address)
+                .map(|vip| crate::world::virtual_ips::concerns(vip))
+                .unwrap_or_default();
+            if let Effect::CreateVirtualIp { spec, .. } | Effect::UpdateVirtualIp { spec, .. } = effect {
+                concerned.extend(spec.claims.iter().map(crate::world::virtual_ips::key_of_claim));
+            }
+            for key in concerned {
+                self.mark(Subject::Service(key));
+            }
+        }
+        self.mark(subject);
+    }
+
+    /// No claim is being written for the address any more.
+    pub(super) fn forget_claiming(&mut self, address: IpAddr) {
+        if let Some(key) = self.claimant_of.remove(&address) {
+            if let Some(addresses) = self.claiming.get_mut(&key) {
+                addresses.remove(&address);
+                if addresses.is_empty() {
+                    self.claiming.remove(&key);
+                }
+            }
+            self.mark(Subject::Service(key));
+        }
+        self.let_go(address, &Holder::Busy);
+        self.settle_load(address);
+    }
+
+    fn publish(&mut self, notes: Vec<Note>, out: &mut Vec<Effect>) {
+        if self.was_acting {
+            out.extend(notes.into_iter().map(Effect::Publish));
+        }
+    }
+
+    /// What to tell the owner of the Service that an effect was for.
+    fn failure_note(&self, effect: &Effect, message: &str) -> Option<Note> {
+        let key = match effect {
+            Effect::CreateVirtualIp { spec, .. } | Effect::UpdateVirtualIp { spec, .. } => {
+                spec.claims.first().map(crate::world::virtual_ips::key_of_claim)
+            }
+            _ => match subject::of(effect) {
+                Some(Subject::Service(key)) => Some(key),
+                _ => None,
+            },
+        }?;
+        let service = self.services.get(&key)?;
+        let message = format!("Error syncing load balancer: the API server refuses a write: {message}");
+        Some(super::service::note(service, true, "SyncLoadBalancerFailed", message))
+    }
+}
+
+/// How to learn the present state of a subject.
+fn question(subject: &Subject) -> Option<Effect> {
+    match subject {
+        Subject::Service(key) => {
+            Some(Effect::GetService { namespace: key.namespace.clone(), name: key.name.clone() })
+        }
+        Subject::VirtualIp(address) => Some(Effect::GetVirtualIp { name: virtual_ip_name(*address) }),
+        Subject::Pool(_) => None,
+    }
+}

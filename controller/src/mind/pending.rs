@@ -1,0 +1,150 @@
+//! What is under way, what is put off, and when to look again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::subject::Subject;
+use crate::effects::Note;
+
+/// The first pause after a failure.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// An effect whose outcome has not come yet.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    /// The mind's step in which it was wanted.
+    pub(crate) step: u64,
+    /// What to tell people once it is done.
+    pub(crate) notes: Vec<Note>,
+}
+
+#[derive(Debug)]
+struct Backoff {
+    failures: u32,
+    until: Instant,
+}
+
+/// Flights, pauses and timers of all subjects.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    flights: BTreeMap<Subject, Flight>,
+    backoffs: BTreeMap<Subject, Backoff>,
+    timers: BTreeSet<(Instant, Subject)>,
+    /// The timer of each subject: only the earliest is kept, since to look at a subject sets it anew.
+    timer_of: BTreeMap<Subject, Instant>,
+}
+
+impl Pending {
+    /// Whether nothing is under way for `subject` and no pause is running. If one is, it is looked at
+    /// again when the pause ends.
+    pub(crate) fn may_act(&mut self, subject: &Subject, now: Instant) -> bool {
+        if self.flights.contains_key(subject) {
+            return false;
+        }
+        match self.backoffs.get(subject) {
+            Some(backoff) if backoff.until > now => {
+                let until = backoff.until;
+                self.wake(subject, until);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    pub(crate) fn in_flight(&self, subject: &Subject) -> bool {
+        self.flights.contains_key(subject)
+    }
+
+    pub(crate) fn takes_off(&mut self, subject: Subject, step: u64, notes: Vec<Note>) {
+        self.flights.insert(subject, Flight { step, notes });
+    }
+
+    pub(crate) fn lands(&mut self, subject: &Subject) -> Option<Flight> {
+        self.flights.remove(subject)
+    }
+
+    pub(crate) fn succeeded(&mut self, subject: &Subject) {
+        self.backoffs.remove(subject);
+    }
+
+    /// Puts `subject` off; each failure in a row doubles the pause.
+    pub(crate) fn failed(&mut self, subject: &Subject, now: Instant) {
+        let failures = self.backoffs.get(subject).map_or(0, |backoff| backoff.failures);
+        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(5)).min(LONGEST_PAUSE);
+        let until = now + pause;
+        self.backoffs.insert(subject.clone(), Backoff { failures: failures + 1, until });
+        self.wake(subject, until);
+    }
+
+    /// Looks at `subject` again at `at`, or earlier if that is already planned.
+    pub(crate) fn wake(&mut self, subject: &Subject, at: Instant) {
+        if let Some(&planned) = self.timer_of.get(subject) {
+            if planned <= at {
+                return;
+            }
+            self.timers.remove(&(planned, subject.clone()));
+        }
+        self.timers.insert((at, subject.clone()));
+        self.timer_of.insert(subject.clone(), at);
+    }
+
+    /// The subjects whose time has come.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<Subject> {
+        let mut due = Vec::new();
+        while self.timers.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, subject)) = self.timers.pop_first() else { break };
+            self.timer_of.remove(&subject);
+            due.push(subject);
+        }
+        due
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn flights(&self) -> usize {
+        self.flights.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A test needs some instant to count from.
+    #[allow(clippy::disallowed_methods)]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn pauses_double_up_to_half_a_minute_and_end_with_a_success() {
+        let (mut pending, subject, mut now) = (Pending::default(), Subject::Pool("a".into()), start());
+        for seconds in [1, 2, 4, 8, 16, 30, 30] {
+            pending.failed(&subject, now);
+            assert!(!pending.may_act(&subject, now + Duration::from_millis(seconds * 1000 - 1)));
+            now += Duration::from_secs(seconds);
+            assert_eq!(pending.next_deadline(), Some(now));
+            assert_eq!(pending.due(now), [subject.clone()]);
+            assert!(pending.may_act(&subject, now));
+        }
+        pending.succeeded(&subject);
+        pending.failed(&subject, now);
+        assert_eq!(pending.next_deadline(), Some(now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn the_earliest_of_several_timers_counts() {
+        let (mut pending, subject, now) = (Pending::default(), Subject::Pool("a".into()), start());
+        let second = Duration::from_secs(1);
+        pending.wake(&subject, now + 3 * second);
+        pending.wake(&subject, now + second);
+        pending.wake(&subject, now + 2 * second);
+        assert_eq!(pending.next_deadline(), Some(now + second));
+        assert_eq!(pending.due(now + 3 * second).len(), 1);
+        assert_eq!(pending.next_deadline(), None);
+    }
+}

@@ -1,0 +1,214 @@
+//! What a Service's status says: the addresses and our two conditions.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use landfall_crds::address::Family;
+use landfall_crds::names::conditions::{ADDRESS_CONFLICT, GRANTED, SERVICE_ANNOUNCED};
+use landfall_crds::{TrafficPolicy, VirtualIP};
+
+use crate::conditions::{Wanted, find};
+use crate::granting::book::AddressBook;
+use crate::granting::plan::Plan;
+use crate::granting::wait::{Wait, reasons, some_of};
+
+/// The condition types that are ours on a Service.
+pub const OURS: [&str; 2] = [GRANTED, SERVICE_ANNOUNCED];
+
+/// Reasons of the condition `landfall.dev/Announced`.
+pub mod announced {
+    /// A node answers for every address.
+    pub const ANNOUNCED: &str = "Announced";
+    /// No node answers yet for some address.
+    pub const NOT_YET_ANNOUNCED: &str = "NotYetAnnounced";
+    /// No node may announce some address.
+    pub const NO_CANDIDATES: &str = "NoCandidates";
+    /// The traffic policy is Local and no node has an endpoint.
+    pub const NO_ENDPOINT: &str = "NoEndpoint";
+    /// Another station of the LAN uses some address.
+    pub const ADDRESS_CONFLICT: &str = "AddressConflict";
+}
+
+/// `status.loadBalancer.ingress` for these addresses, in this order. Canonical texts and an explicit
+/// mode, as the API server wants them (KEP-4858, KEP-1860).
+pub fn ingress_of(addresses: &[IpAddr]) -> Vec<LoadBalancerIngress> {
+    addresses
+        .iter()
+        .map(|address| LoadBalancerIngress {
+            ip: Some(address.to_string()),
+            ip_mode: Some("VIP".to_owned()),
+            ..LoadBalancerIngress::default()
+        })
+        .collect()
+}
+
+/// The conditions of a Service as they stand.
+pub fn conditions_of(service: &Service) -> &[Condition] {
+    service.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default()
+}
+
+/// `landfall.dev/Granted`.
+pub fn granted(
+    plan: &Plan,
+    service: &Service,
+    book: &AddressBook,
+    pool_of: impl Fn(IpAddr) -> Option<String>,
+) -> Wanted {
+    let held = plan.held();
+    let prefers = service.spec.as_ref().and_then(|spec| spec.ip_family_policy.as_deref());
+    let has_what_can_be_had =
+        !held.is_empty() && prefers == Some("PreferDualStack") && plan.waits().all(Wait::is_shortage);
+    let origins = held.iter().map(|address| origin(*address, pool_of(*address).as_deref(), book));
+    if let Some(wait) = plan.waits().next() {
+        if has_what_can_be_had {
+            let message = format!("{}; {}", some_of(origins, 2), wait.message);
+            return Wanted::new(GRANTED, true, reasons::GRANTED, message);
+        }
+        let message = if held.is_empty() {
+            wait.message.clone()
+        } else {
+            format!("{}; {} stays until then", wait.message, some_of(&held, 2))
+        };
+        return Wanted::new(GRANTED, false, wait.reason, message);
+    }
+    Wanted::new(GRANTED, true, reasons::GRANTED, some_of(origins, 2))
+}
+
+fn origin(address: IpAddr, pool: Option<&str>, book: &AddressBook) -> String {
+    match pool {
+        None => format!("{address}"),
+        Some(name) if book.pool(name).is_none() => {
+            format!("{address}: pool {name} is gone; address kept")
+        }
+        Some(name) if book.pool_of(address) != Some(name) => {
+            format!("{address}: no longer in pool {name}; address kept")
+        }
+        Some(name) => format!("{address} from pool {name}"),
+    }
+}
+
+/// What is known of the announcement of a Service's addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Announcement {
+    /// Every address is answered for.
+    Announced,
+    /// Some address is not answered for though nodes could; it may be a moment between two of them.
+    Missing(IpAddr),
+    /// Some address cannot be answered for.
+    Impossible {
+        /// One of [`announced`].
+        reason: &'static str,
+        /// What to do.
+        message: String,
+    },
+}
+
+/// Looks at the VirtualIPs of the addresses that a Service holds.
+pub fn announcement<'a>(
+    vips: impl Iterator<Item = (IpAddr, &'a VirtualIP)>,
+    policy: TrafficPolicy,
+    has_speakers: bool,
+) -> Announcement {
+    let mut missing = None;
+    for (address, vip) in vips {
+        let status = vip.status.as_ref();
+        let known = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+        if let Some(conflict) = find(known, ADDRESS_CONFLICT).filter(|known| known.status == "True") {
+            let message = format!(
+                "another station of the LAN uses {address}: {}: find it and give it another address, or exclude the address from its pool",
+                conflict.message
+            );
+            return Announcement::Impossible { reason: announced::ADDRESS_CONFLICT, message };
+        }
+        let candidates = vip.spec.placement.as_ref().map_or(0, |placement| placement.candidates.len());
+        if candidates == 0 {
+            return impossible(address, policy, has_speakers);
+        }
+        if status.and_then(|status| status.announcer.as_ref()).is_none() {
+            missing.get_or_insert(address);
+        }
+    }
+    missing.map_or(Announcement::Announced, Announcement::Missing)
+}
+
+fn impossible(address: IpAddr, policy: TrafficPolicy, has_speakers: bool) -> Announcement {
+    let (reason, message) = if !has_speakers {
+        (
+            announced::NO_CANDIDATES,
+            format!(
+                "no node can announce {address}, since no speaker runs: look at the DaemonSet landfall-speaker"
+            ),
+        )
+    } else if policy == TrafficPolicy::Local {
+        (
+            announced::NO_ENDPOINT,
+            format!(
+                "externalTrafficPolicy is Local and no node that can announce {address} has a ready endpoint: \
+                 look at the Service's pods"
+            ),
+        )
+    } else {
+        (
+            announced::NO_CANDIDATES,
+            format!(
+                "no node can announce {address}: none has an interface on its {} subnet with the link up; see the \
+                 conditions of its pool and kubectl get speakers",
+                Family::of(address)
+            ),
+        )
+    };
+    Announcement::Impossible { reason, message }
+}
+
+/// `landfall.dev/Announced`. `patient` says that a missing announcement is not yet to be called so:
+/// then what was said last stays, or nothing is known.
+pub fn announced_condition(announcement: &Announcement, known: &[Condition], patient: bool) -> Wanted {
+    let all = || {
+        Wanted::new(SERVICE_ANNOUNCED, true, announced::ANNOUNCED, "every address is answered for on the LAN")
+    };
+    match announcement {
+        Announcement::Announced => all(),
+        Announcement::Impossible { reason, message } => {
+            Wanted::new(SERVICE_ANNOUNCED, false, reason, message.clone())
+        }
+        Announcement::Missing(_) if patient && was_announced(known) => all(),
+        Announcement::Missing(address) if patient => Wanted {
+            status: "Unknown",
+            ..Wanted::new(
+                SERVICE_ANNOUNCED,
+                false,
+                announced::NOT_YET_ANNOUNCED,
+                format!("{address} is about to be announced"),
+            )
+        },
+        Announcement::Missing(address) => Wanted::new(
+            SERVICE_ANNOUNCED,
+            false,
+            announced::NOT_YET_ANNOUNCED,
+            format!("no node answers for {address}: look at VirtualIP {address} and kubectl get speakers"),
+        ),
+    }
+}
+
+fn was_announced(known: &[Condition]) -> bool {
+    find(known, SERVICE_ANNOUNCED).is_some_and(|known| known.status == "True")
+}
+
+/// Whether the status already says that some address is not announced, so that there is nothing left
+/// to be patient about.
+pub fn says_not_announced(known: &[Condition]) -> bool {
+    find(known, SERVICE_ANNOUNCED)
+        .is_some_and(|known| known.status == "False" && known.reason == announced::NOT_YET_ANNOUNCED)
+}
+
+/// Whether two lists of entries say the same.
+pub fn same_ingress(known: &[LoadBalancerIngress], wanted: &[LoadBalancerIngress]) -> bool {
+    let same = |(known, wanted): (&LoadBalancerIngress, &LoadBalancerIngress)| {
+        known.ip == wanted.ip
+            && known.ip_mode == wanted.ip_mode
+            && known.hostname == wanted.hostname
+            && known.ports.as_deref().unwrap_or_default() == wanted.ports.as_deref().unwrap_or_default()
+    };
+    known.len() == wanted.len() && known.iter().zip(wanted).all(same)
+}

@@ -1,0 +1,299 @@
+//! What is known of nodes: their Speakers, their labels, and what their peers think of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use landfall_crds::address::parse_address;
+use landfall_crds::names::labels;
+use landfall_crds::{Carrier, PeerState, Speaker, glob_matches};
+
+/// An interface that a node can announce on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Whether its link is up.
+    pub up: bool,
+    /// The subnets on its link.
+    pub subnets: Vec<IpNet>,
+}
+
+/// What a Speaker object says, read once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpeakerFacts {
+    /// Interfaces that it could announce on.
+    pub interfaces: Vec<Interface>,
+    /// The node's own addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Its gateways.
+    pub gateways: BTreeSet<IpAddr>,
+    /// Peers, and whether it hears them on any interface.
+    peers: BTreeMap<String, bool>,
+}
+
+/// What a Node object says, read once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// `spec.unschedulable`.
+    pub cordoned: bool,
+    /// Its addresses of type InternalIP and ExternalIP.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+impl SpeakerFacts {
+    fn differs_in_peers_only(&self, other: &Self) -> bool {
+        self.interfaces == other.interfaces
+            && self.addresses == other.addresses
+            && self.gateways == other.gateways
+    }
+}
+
+impl NodeFacts {
+    /// Whether its label excludes it from announcing. A value that reads as false does not (the cloud
+    /// providers' rule: k8s.io/cloud-provider controllers/service/controller.go).
+    pub fn is_excluded(&self) -> bool {
+        self.labels
+            .get(labels::EXCLUDE_FROM_EXTERNAL_LOAD_BALANCERS)
+            .is_some_and(|value| !matches!(value.as_str(), "0" | "f" | "F" | "false" | "FALSE" | "False"))
+    }
+}
+
+/// What has changed, so that no more is looked at anew than need be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Nothing that matters.
+    Nothing,
+    /// Only who hears whom.
+    Peers,
+    /// Interfaces, addresses or labels.
+    Facts,
+}
+
+/// All Speakers and Nodes, by node name.
+#[derive(Debug, Default)]
+pub struct Nodes {
+    speakers: BTreeMap<String, SpeakerFacts>,
+    nodes: BTreeMap<String, NodeFacts>,
+    /// Those that most peers take for dead; kept, since it is asked for each address.
+    dead: BTreeSet<String>,
+    pub(crate) speakers_listed: bool,
+    pub(crate) nodes_listed: bool,
+}
+
+impl Nodes {
+    /// Takes in a Speaker.
+    pub fn put_speaker(&mut self, speaker: &Speaker) -> Changed {
+        let name = speaker.metadata.name.clone().unwrap_or_default();
+        let facts = speaker_facts(speaker);
+        let was = self.speakers.insert(name.clone(), facts);
+        let is = &self.speakers[&name];
+        let changed = match was {
+            Some(was) if was == *is => return Changed::Nothing,
+            Some(was) if was.differs_in_peers_only(is) => Changed::Peers,
+            _ => Changed::Facts,
+        };
+        self.count_opinions();
+        changed
+    }
+
+    /// Forgets a Speaker.
+    pub fn remove_speaker(&mut self, name: &str) -> Changed {
+        if self.speakers.remove(name).is_none() {
+            return Changed::Nothing;
+        }
+        self.count_opinions();
+        Changed::Facts
+    }
+
+    /// Takes in a Node. Of the many changes of a Node's status only its addresses matter.
+    pub fn put_node(&mut self, node: &Node) -> Changed {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let facts = node_facts(node);
+        if self.nodes.get(&name) == Some(&facts) {
+            return Changed::Nothing;
+        }
+        self.nodes.insert(name, facts);
+        Changed::Facts
+    }
+
+    /// Forgets a Node.
+    pub fn remove_node(&mut self, name: &str) -> Changed {
+        self.nodes.remove(name).map_or(Changed::Nothing, |_| Changed::Facts)
+    }
+
+    /// The names of known Speakers.
+    pub fn speaker_names(&self) -> BTreeSet<String> {
+        self.speakers.keys().cloned().collect()
+    }
+
+    /// The names of known Nodes.
+    pub fn node_names(&self) -> BTreeSet<String> {
+        self.nodes.keys().cloned().collect()
+    }
+
+    /// Every Speaker, with its Node where that is known.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &SpeakerFacts, Option<&NodeFacts>)> {
+        self.speakers.iter().map(|(name, facts)| (name.as_str(), facts, self.nodes.get(name)))
+    }
+
+    /// A node's Speaker.
+    pub fn speaker(&self, name: &str) -> Option<&SpeakerFacts> {
+        self.speakers.get(name)
+    }
+
+    /// What a node's Speaker and Node say of its own addresses.
+    pub fn own_addresses(&self, name: &str) -> BTreeSet<IpAddr> {
+        let from_speaker = self.speakers.get(name).map(|facts| &facts.addresses);
+        let from_node = self.nodes.get(name).map(|facts| &facts.addresses);
+        from_speaker.into_iter().chain(from_node).flatten().copied().collect()
+    }
+
+    /// The addresses of a node's subnets that no station can have: the network's own, which for IPv6
+    /// means every router (RFC 4291 section 2.6.1), and for IPv4 the broadcast address.
+    pub fn subnet_edges(&self, name: &str) -> BTreeSet<IpAddr> {
+        let interfaces = self.speakers.get(name).map(|facts| facts.interfaces.as_slice()).unwrap_or_default();
+        let subnets = interfaces.iter().flat_map(|interface| &interface.subnets);
+        subnets
+            .filter(|subnet| subnet.prefix_len() + 2 <= subnet.max_prefix_len())
+            .flat_map(|subnet| match subnet {
+                IpNet::V4(v4) => vec![v4.network().into(), v4.broadcast().into()],
+                IpNet::V6(v6) => vec![v6.network().into()],
+            })
+            .collect()
+    }
+
+    /// The gateways of a node.
+    pub fn gateways(&self, name: &str) -> BTreeSet<IpAddr> {
+        self.speakers.get(name).map(|facts| facts.gateways.clone()).unwrap_or_default()
+    }
+
+    /// Whether most of the node's peers that have an opinion take it for dead.
+    pub fn is_dead(&self, name: &str) -> bool {
+        self.dead.contains(name)
+    }
+
+    fn count_opinions(&mut self) {
+        let mut votes: BTreeMap<&str, i64> = BTreeMap::new();
+        for (voter, facts) in &self.speakers {
+            for (peer, hears) in facts.peers.iter().filter(|(peer, _)| *peer != voter) {
+                *votes.entry(peer).or_default() += if *hears { -1 } else { 1 };
+            }
+        }
+        self.dead =
+            votes.into_iter().filter(|(_, votes)| *votes > 0).map(|(name, _)| name.to_owned()).collect();
+    }
+}
+
+impl Interface {
+    /// Whether the address is on its link.
+    pub fn has_on_link(&self, address: IpAddr) -> bool {
+        self.subnets.iter().any(|subnet| subnet.contains(&address))
+    }
+
+    /// Whether one of the names or globs means it.
+    pub fn is_named_by(&self, patterns: &[String]) -> bool {
+        patterns.iter().any(|pattern| glob_matches(pattern, &self.name))
+    }
+}
+
+fn speaker_facts(speaker: &Speaker) -> SpeakerFacts {
+    let Some(status) = &speaker.status else { return SpeakerFacts::default() };
+    let mut peers = BTreeMap::new();
+    for peer in &status.peers {
+        let hears = peers.entry(peer.node.clone()).or_insert(false);
+        *hears |= peer.state == PeerState::Alive;
+    }
+    let parse = |text: &String| parse_address(text).ok();
+    SpeakerFacts {
+        interfaces: status
+            .interfaces
+            .iter()
+            .map(|interface| Interface {
+                name: interface.name.clone(),
+                up: interface.carrier == Carrier::Up,
+                subnets: interface.subnets.iter().filter_map(|text| text.parse().ok()).collect(),
+            })
+            .collect(),
+        addresses: status
+            .interfaces
+            .iter()
+            .flat_map(|interface| interface.addresses.iter().chain(&interface.address))
+            .filter_map(parse)
+            .collect(),
+        gateways: status.gateways.iter().filter_map(parse).collect(),
+        peers,
+    }
+}
+
+fn node_facts(node: &Node) -> NodeFacts {
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+    NodeFacts {
+        labels: node.metadata.labels.clone().unwrap_or_default(),
+        cordoned: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false),
+        addresses: addresses
+            .iter()
+            .filter(|address| matches!(address.type_.as_str(), "InternalIP" | "ExternalIP"))
+            .filter_map(|address| parse_address(&address.address).ok())
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn speaker(name: &str, peers: &[(&str, &str)]) -> Speaker {
+        let peers: Vec<_> = peers
+            .iter()
+            .map(|(node, state)| json!({"node": node, "interface": "eth0", "state": state, "since": "2026-01-01T00:00:00Z"}))
+            .collect();
+        serde_json::from_value(json!({
+            "apiVersion": "landfall.dev/v1alpha1", "kind": "Speaker", "metadata": {"name": name}, "spec": {},
+            "status": {"peers": peers},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn most_peers_are_trusted_over_a_node_that_hears_nobody() {
+        let mut nodes = Nodes::default();
+        nodes.put_speaker(&speaker("n1", &[("n2", "Dead"), ("n3", "Dead")]));
+        nodes.put_speaker(&speaker("n2", &[("n1", "Dead"), ("n3", "Alive")]));
+        nodes.put_speaker(&speaker("n3", &[("n1", "Dead"), ("n2", "Alive")]));
+        assert!(nodes.is_dead("n1"));
+        assert!(!nodes.is_dead("n2"), "one of two does not make a majority");
+        assert!(!nodes.is_dead("n9"), "never heard is not dead");
+    }
+
+    #[test]
+    fn a_peer_that_is_heard_on_one_of_two_lans_is_alive() {
+        let mut nodes = Nodes::default();
+        nodes.put_speaker(&speaker("n1", &[("n2", "Dead"), ("n2", "Alive")]));
+        assert!(!nodes.is_dead("n2"));
+    }
+
+    #[test]
+    fn opinions_about_peers_are_told_apart_from_other_changes() {
+        let mut nodes = Nodes::default();
+        assert_eq!(nodes.put_speaker(&speaker("n1", &[])), Changed::Facts);
+        assert_eq!(nodes.put_speaker(&speaker("n1", &[("n2", "Dead")])), Changed::Peers);
+        assert_eq!(nodes.put_speaker(&speaker("n1", &[("n2", "Dead")])), Changed::Nothing);
+        assert_eq!(nodes.remove_speaker("n1"), Changed::Facts);
+    }
+
+    #[test]
+    fn the_exclusion_label_means_what_it_means_to_clouds() {
+        for (value, excluded) in
+            [("", true), ("true", true), ("yes", true), ("false", false), ("False", false), ("0", false)]
+        {
+            let label = (labels::EXCLUDE_FROM_EXTERNAL_LOAD_BALANCERS.to_owned(), value.to_owned());
+            let facts = NodeFacts { labels: [label].into(), ..NodeFacts::default() };
+            assert_eq!(facts.is_excluded(), excluded, "{value:?}");
+        }
+    }
+}

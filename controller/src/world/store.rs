@@ -1,0 +1,181 @@
+//! The newest known state of each object of one kind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kube::Resource;
+
+/// An object and how well it is known.
+#[derive(Debug)]
+pub(crate) struct Known<K> {
+    /// The newest state that has been seen.
+    pub(crate) object: Arc<K>,
+    /// The mind's step in which this state was learned.
+    pub(crate) learned: u64,
+    /// The step in which the latest answer from the API server itself was asked for; a watch does not
+    /// count, since it may lag behind. This state is that answer or a later one.
+    pub(crate) live: u64,
+}
+
+/// What became of a state that was offered to a store.
+#[derive(Debug)]
+pub(crate) enum Offered<K> {
+    /// It is not newer than what is known.
+    Old,
+    /// It is the newest now, after this one.
+    New(Option<Arc<K>>),
+}
+
+/// All objects of one kind, by key.
+#[derive(Debug)]
+pub(crate) struct Store<Key, K> {
+    known: BTreeMap<Key, Known<K>>,
+    /// Versions of objects that the API server told us are gone: a watch that still brings them, or
+    /// older ones, lags behind.
+    floors: BTreeMap<Key, u64>,
+    /// Whether a complete list has been seen.
+    pub(crate) listed: bool,
+}
+
+impl<Key, K> Default for Store<Key, K> {
+    fn default() -> Self {
+        Self { known: BTreeMap::new(), floors: BTreeMap::new(), listed: false }
+    }
+}
+
+/// The resourceVersion as a number. The API calls it opaque but orders it since Kubernetes 1.35
+/// (KEP-5504) and always has for objects in etcd; where it does not parse nothing is called old.
+fn version<K: Resource>(object: &K) -> Option<u64> {
+    object.meta().resource_version.as_ref()?.parse().ok()
+}
+
+impl<Key: Ord + Clone, K: Resource> Store<Key, K> {
+    pub(crate) fn get(&self, key: &Key) -> Option<&Arc<K>> {
+        self.known.get(key).map(|known| &known.object)
+    }
+
+    pub(crate) fn known(&self, key: &Key) -> Option<&Known<K>> {
+        self.known.get(key)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &Arc<K>)> {
+        self.known.iter().map(|(key, known)| (key, &known.object))
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.known.keys()
+    }
+
+    /// Takes in a state that was seen in `step`; `live` is the step in which it was asked for, where it
+    /// is the API server's own answer.
+    pub(crate) fn offer(&mut self, key: &Key, object: Arc<K>, step: u64, live: Option<u64>) -> Offered<K> {
+        let offered = version(&*object);
+        if let (Some(offered), Some(floor)) = (offered, self.floors.get(key))
+            && offered <= *floor
+        {
+            return Offered::Old;
+        }
+        self.floors.remove(key);
+        let Some(known) = self.known.get_mut(key) else {
+            let live = live.unwrap_or(0);
+            self.known.insert(key.clone(), Known { object, learned: step, live });
+            return Offered::New(None);
+        };
+        known.live = known.live.max(live.unwrap_or(0));
+        let is_old = match (version(&*known.object), offered) {
+            (Some(known), Some(offered)) => offered <= known,
+            _ => known.object.meta().resource_version == object.meta().resource_version,
+        };
+        if is_old {
+            return Offered::Old;
+        }
+        known.learned = step;
+        Offered::New(Some(std::mem::replace(&mut known.object, object)))
+    }
+
+    /// Forgets an object that a watch says is gone, unless a newer one has taken its place.
+    pub(crate) fn deleted(&mut self, key: &Key, last: &K) -> Option<Arc<K>> {
+        let known = self.known.get(key)?;
+        if let (Some(known), Some(deleted)) = (version(&*known.object), version(last))
+            && deleted < known
+        {
+            return None;
+        }
+        self.floors.remove(key);
+        self.known.remove(key).map(|known| known.object)
+    }
+
+    /// Forgets an object that the API server itself says is gone.
+    pub(crate) fn gone(&mut self, key: &Key) -> Option<Arc<K>> {
+        let known = self.known.remove(key)?;
+        if let Some(version) = version(&*known.object) {
+            self.floors.insert(key.clone(), version);
+        }
+        Some(known.object)
+    }
+
+    /// The keys that a complete list does not name.
+    pub(crate) fn missing_from(&mut self, listed: &BTreeSet<Key>) -> Vec<Key> {
+        self.listed = true;
+        self.floors.clear();
+        self.known.keys().filter(|key| !listed.contains(*key)).cloned().collect()
+    }
+
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
+        self.known.remove(key).map(|known| known.object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Service;
+
+    fn service(version: &str) -> Arc<Service> {
+        let mut service = Service::default();
+        service.metadata.resource_version = Some(version.into());
+        Arc::new(service)
+    }
+
+    #[test]
+    fn older_states_are_ignored_as_numbers_not_as_texts() {
+        let mut store = Store::default();
+        assert!(matches!(store.offer(&1, service("99"), 1, None), Offered::New(None)));
+        assert!(matches!(store.offer(&1, service("100"), 2, Some(1)), Offered::New(Some(_))));
+        assert!(matches!(store.offer(&1, service("99"), 3, None), Offered::Old));
+        let known = store.known(&1).unwrap();
+        assert_eq!((known.learned, known.live), (2, 1));
+    }
+
+    #[test]
+    fn an_answer_that_a_watch_has_overtaken_still_confirms() {
+        let mut store = Store::default();
+        store.offer(&1, service("12"), 1, None);
+        assert!(matches!(store.offer(&1, service("11"), 2, Some(1)), Offered::Old));
+        assert_eq!(store.known(&1).unwrap().live, 1);
+    }
+
+    #[test]
+    fn what_is_gone_does_not_come_back_from_a_watch_that_lags() {
+        let mut store = Store::default();
+        store.offer(&1, service("10"), 1, None);
+        store.gone(&1);
+        assert!(matches!(store.offer(&1, service("10"), 2, None), Offered::Old));
+        assert!(matches!(store.offer(&1, service("11"), 3, None), Offered::New(None)));
+    }
+
+    #[test]
+    fn the_deletion_of_an_older_object_leaves_its_successor() {
+        let mut store = Store::default();
+        store.offer(&1, service("20"), 1, None);
+        assert!(store.deleted(&1, &service("19")).is_none());
+        assert!(store.deleted(&1, &service("21")).is_some());
+    }
+
+    #[test]
+    fn versions_that_are_no_numbers_are_never_called_old() {
+        let mut store = Store::default();
+        store.offer(&1, service("b"), 1, None);
+        assert!(matches!(store.offer(&1, service("a"), 2, None), Offered::New(Some(_))));
+    }
+}

@@ -1,0 +1,296 @@
+//! A pretended API server: uids, resourceVersions, conflicts, finalizers, and a log for watches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{LoadBalancerStatus, Service, ServiceStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+use landfall_controller::effects::{Effect, Exactly, Outcome, Refusal};
+use landfall_controller::mind::{Change, Event};
+use landfall_crds::names::finalizers::{LOAD_BALANCER_CLEANUP, SERVICE_ADDRESS, VIRTUAL_IP_CLAIMED};
+use landfall_crds::{IPPool, Speaker, VirtualIP, VirtualIPStatus};
+
+/// Kinds, as indices of the logs.
+pub const SERVICES: usize = 0;
+pub const POOLS: usize = 1;
+pub const VIPS: usize = 2;
+pub const SPEAKERS: usize = 3;
+pub const NODES: usize = 4;
+pub const SLICES: usize = 5;
+pub const KINDS: usize = 6;
+
+/// All objects, and everything that ever happened to them.
+#[derive(Default)]
+pub struct Api {
+    pub version: u64,
+    pub uids: u64,
+    pub now: i64,
+    pub services: BTreeMap<String, Arc<Service>>,
+    pub pools: BTreeMap<String, Arc<IPPool>>,
+    pub vips: BTreeMap<String, Arc<VirtualIP>>,
+    pub speakers: BTreeMap<String, Arc<Speaker>>,
+    pub logs: [Vec<Event>; KINDS],
+    /// Successful writes that changed something, by effect.
+    pub writes: BTreeMap<&'static str, u64>,
+}
+
+/// What the API server does with the parts of all kinds that are alike.
+macro_rules! kind {
+    ($put:ident, $delete:ident, $store:ident, $type:ty, $event:ident, $kind:expr) => {
+        impl Api {
+            /// Creates or replaces; without a real change nothing happens.
+            pub fn $put(&mut self, mut object: $type) -> Arc<$type> {
+                let name = full_name(object.meta());
+                match self.$store.get(&name) {
+                    Some(known) => {
+                        object.metadata.resource_version = known.metadata.resource_version.clone();
+                        object.metadata.uid = known.metadata.uid.clone();
+                        object.metadata.creation_timestamp = known.metadata.creation_timestamp.clone();
+                        if object == **known {
+                            return Arc::clone(known);
+                        }
+                    }
+                    None => {
+                        self.uids += 1;
+                        object.metadata.uid = Some(format!("uid-{}", self.uids));
+                        object.metadata.creation_timestamp = Some(self.time());
+                    }
+                }
+                self.version += 1;
+                object.metadata.resource_version = Some(self.version.to_string());
+                let object = Arc::new(object);
+                if object.metadata.deletion_timestamp.is_some()
+                    && object.metadata.finalizers.iter().flatten().next().is_none()
+                {
+                    self.$store.remove(&name);
+                    self.logs[$kind].push(Event::$event(Change::Deleted(Arc::clone(&object))));
+                } else {
+                    self.$store.insert(name, Arc::clone(&object));
+                    self.logs[$kind].push(Event::$event(Change::Applied(Arc::clone(&object))));
+                }
+                object
+            }
+
+            /// Deletes, or marks for deletion where finalizers hold the object.
+            pub fn $delete(&mut self, name: &str) {
+                let Some(known) = self.$store.get(name).map(Arc::clone) else { return };
+                if known.metadata.deletion_timestamp.is_none() {
+                    let mut object = (*known).clone();
+                    object.metadata.deletion_timestamp = Some(self.time());
+                    self.$put(object);
+                }
+            }
+        }
+    };
+}
+
+kind!(put_service, delete_service, services, Service, Service, SERVICES);
+kind!(put_pool, delete_pool, pools, IPPool, Pool, POOLS);
+kind!(put_vip, delete_vip, vips, VirtualIP, VirtualIp, VIPS);
+kind!(put_speaker, delete_speaker, speakers, Speaker, Speaker, SPEAKERS);
+
+pub fn full_name(meta: &ObjectMeta) -> String {
+    let name = meta.name.clone().unwrap_or_default();
+    meta.namespace.as_ref().map_or(name.clone(), |namespace| format!("{namespace}/{name}"))
+}
+
+/// What an update of a Service by a user does beyond what it says (k8s.io/kubernetes
+/// pkg/registry/core/service/strategy.go): a type that is no LoadBalancer has no such status.
+pub fn as_strategy_has_it(mut service: Service) -> Service {
+    let is_balancer = service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
+    if !is_balancer {
+        if let Some(spec) = &mut service.spec {
+            spec.load_balancer_class = None;
+        }
+        if let Some(status) = &mut service.status {
+            status.load_balancer = None;
+        }
+    }
+    service
+}
+
+impl Api {
+    pub fn time(&self) -> Time {
+        Time(Timestamp::from_second(self.now).unwrap())
+    }
+
+    /// A complete list of one kind.
+    pub fn list(&self, kind: usize) -> Event {
+        match kind {
+            SERVICES => Event::Service(Change::Listed(self.services.values().cloned().collect())),
+            POOLS => Event::Pool(Change::Listed(self.pools.values().cloned().collect())),
+            VIPS => Event::VirtualIp(Change::Listed(self.vips.values().cloned().collect())),
+            SPEAKERS => Event::Speaker(Change::Listed(self.speakers.values().cloned().collect())),
+            NODES => Event::Node(Change::Listed(Vec::new())),
+            _ => Event::EndpointSlice(Change::Listed(Vec::new())),
+        }
+    }
+
+    fn service(&self, exactly: &Exactly) -> Result<Service, Outcome> {
+        let name = format!("{}/{}", exactly.namespace, exactly.name);
+        checked(self.services.get(&name), exactly)
+    }
+
+    fn vip(&self, exactly: &Exactly) -> Result<VirtualIP, Outcome> {
+        checked(self.vips.get(&exactly.name), exactly)
+    }
+
+    /// Does what the writer does with the real one.
+    pub fn apply(&mut self, effect: &Effect) -> Outcome {
+        let before = self.version;
+        let outcome = self.try_apply(effect).unwrap_or_else(|refused| refused);
+        if self.version > before {
+            *self.writes.entry(name_of(effect)).or_default() += 1;
+        }
+        outcome
+    }
+
+    fn try_apply(&mut self, effect: &Effect) -> Result<Outcome, Outcome> {
+        Ok(match effect {
+            Effect::AddFinalizers { service } => {
+                let mut object = self.service(service)?;
+                let finalizers = object.metadata.finalizers.get_or_insert_default();
+                if object.metadata.deletion_timestamp.is_some() {
+                    return Err(Outcome::Refused(Refusal::Invalid("no new finalizers".into())));
+                }
+                for ours in [LOAD_BALANCER_CLEANUP, SERVICE_ADDRESS] {
+                    if !finalizers.iter().any(|known| known == ours) {
+                        finalizers.push(ours.into());
+                    }
+                }
+                Outcome::Service(self.put_service(object))
+            }
+            Effect::RemoveFinalizers { service } => {
+                let mut object = self.service(service)?;
+                let finalizers = object.metadata.finalizers.get_or_insert_default();
+                finalizers.retain(|known| known != LOAD_BALANCER_CLEANUP && known != SERVICE_ADDRESS);
+                let left = self.put_service(object);
+                match self.services.contains_key(&full_name(&left.metadata)) {
+                    true => Outcome::Service(left),
+                    false => Outcome::Gone,
+                }
+            }
+            Effect::CreateVirtualIp { name, spec } => {
+                if self.vips.contains_key(name) {
+                    return Err(Outcome::Refused(Refusal::AlreadyExists));
+                }
+                let mut object = VirtualIP::new(name, (**spec).clone());
+                object.metadata.finalizers = Some(vec![VIRTUAL_IP_CLAIMED.into()]);
+                Outcome::VirtualIp(self.put_vip(object))
+            }
+            Effect::UpdateVirtualIp { virtual_ip, spec } => {
+                let mut object = self.vip(virtual_ip)?;
+                let reservation = object.spec.reservation.take();
+                object.spec = (**spec).clone();
+                object.spec.reservation = reservation;
+                let finalizers = object.metadata.finalizers.get_or_insert_default();
+                let guarded = finalizers.iter().any(|known| known == VIRTUAL_IP_CLAIMED);
+                if !object.spec.claims.is_empty() && !guarded && object.metadata.deletion_timestamp.is_none()
+                {
+                    finalizers.push(VIRTUAL_IP_CLAIMED.into());
+                }
+                Outcome::VirtualIp(self.put_vip(object))
+            }
+            Effect::SetVirtualIpStatus { virtual_ip, status } => {
+                let mut object = self.vip(virtual_ip)?;
+                let known = object.status.get_or_insert_with(VirtualIPStatus::default);
+                known.last_holders = status.last_holders.clone();
+                Outcome::VirtualIp(self.put_vip(object))
+            }
+            Effect::DeleteVirtualIp { virtual_ip } => {
+                let mut object = self.vip(virtual_ip)?;
+                object.metadata.deletion_timestamp.get_or_insert(self.time());
+                object
+                    .metadata
+                    .finalizers
+                    .get_or_insert_default()
+                    .retain(|known| known != VIRTUAL_IP_CLAIMED);
+                self.put_vip(object);
+                Outcome::Gone
+            }
+            Effect::UnclaimVirtualIp { virtual_ip } => {
+                let mut object = self.vip(virtual_ip)?;
+                object
+                    .metadata
+                    .finalizers
+                    .get_or_insert_default()
+                    .retain(|known| known != VIRTUAL_IP_CLAIMED);
+                Outcome::VirtualIp(self.put_vip(object))
+            }
+            Effect::SetIngress { service, ingress, conditions } => {
+                let mut object = self.service(service)?;
+                let is_balancer =
+                    object.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
+                if !is_balancer {
+                    return Err(Outcome::Refused(Refusal::Invalid("only for type LoadBalancer".into())));
+                }
+                let status = object.status.get_or_insert_with(ServiceStatus::default);
+                let ingress = (!ingress.is_empty()).then(|| ingress.clone());
+                status.load_balancer = ingress.map(|ingress| LoadBalancerStatus { ingress: Some(ingress) });
+                set_conditions(status, conditions);
+                Outcome::Service(self.put_service(object))
+            }
+            Effect::SetConditions { service, conditions } => {
+                let mut object = self.service(service)?;
+                set_conditions(object.status.get_or_insert_with(ServiceStatus::default), conditions);
+                Outcome::Service(self.put_service(object))
+            }
+            Effect::SetPoolStatus { pool, status } => {
+                let mut object = checked(self.pools.get(&pool.name), pool)?;
+                object.status = Some((**status).clone());
+                Outcome::Pool(self.put_pool(object))
+            }
+            Effect::GetService { namespace, name } => self
+                .services
+                .get(&format!("{namespace}/{name}"))
+                .map_or(Outcome::Gone, |service| Outcome::Service(Arc::clone(service))),
+            Effect::GetVirtualIp { name } => {
+                self.vips.get(name).map_or(Outcome::Gone, |vip| Outcome::VirtualIp(Arc::clone(vip)))
+            }
+            Effect::Publish(_) => Outcome::Done,
+        })
+    }
+}
+
+fn set_conditions(
+    status: &mut ServiceStatus,
+    conditions: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition],
+) {
+    let known = status.conditions.get_or_insert_default();
+    known.retain(|known| !known.type_.starts_with("landfall.dev/"));
+    known.extend(conditions.iter().cloned());
+    if known.is_empty() {
+        status.conditions = None;
+    }
+}
+
+fn checked<K: Resource + Clone>(known: Option<&Arc<K>>, exactly: &Exactly) -> Result<K, Outcome> {
+    let Some(known) = known else { return Err(Outcome::Gone) };
+    let meta = known.meta();
+    if meta.uid.as_deref() != Some(&exactly.uid)
+        || meta.resource_version.as_deref() != Some(&exactly.resource_version)
+    {
+        return Err(Outcome::Refused(Refusal::Conflict));
+    }
+    Ok((**known).clone())
+}
+
+pub fn name_of(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::AddFinalizers { .. } => "AddFinalizers",
+        Effect::RemoveFinalizers { .. } => "RemoveFinalizers",
+        Effect::CreateVirtualIp { .. } => "CreateVirtualIp",
+        Effect::UpdateVirtualIp { .. } => "UpdateVirtualIp",
+        Effect::SetVirtualIpStatus { .. } => "SetVirtualIpStatus",
+        Effect::DeleteVirtualIp { .. } => "DeleteVirtualIp",
+        Effect::UnclaimVirtualIp { .. } => "UnclaimVirtualIp",
+        Effect::SetIngress { .. } => "SetIngress",
+        Effect::SetConditions { .. } => "SetConditions",
+        Effect::SetPoolStatus { .. } => "SetPoolStatus",
+        Effect::GetService { .. } => "GetService",
+        Effect::GetVirtualIp { .. } => "GetVirtualIp",
+        Effect::Publish(_) => "Publish",
+    }
+}

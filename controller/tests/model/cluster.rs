@@ -1,0 +1,194 @@
+//! A pretended cluster: the API server and some minds, each with its own lag.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use landfall_controller::effects::{Effect, Outcome, Refusal};
+use landfall_controller::mind::{Config, Event, Mind, Now};
+
+use crate::api::{Api, KINDS};
+
+/// One controller: its mind, how far it has seen each kind, and what it wants done.
+pub struct Controller {
+    pub mind: Mind,
+    /// How far it has followed each log; nothing before its first list.
+    cursors: [Option<usize>; KINDS],
+    pub wanted: VecDeque<Effect>,
+    answers: VecDeque<Event>,
+    pub published: Vec<Effect>,
+}
+
+/// What happens to an effect on its way.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Way {
+    Fine,
+    /// The API server never sees it.
+    LostBefore,
+    /// It is done, but the answer is lost.
+    LostAfter,
+}
+
+pub struct Cluster {
+    pub api: Api,
+    pub controllers: Vec<Controller>,
+    start: Instant,
+    pub elapsed: Duration,
+    config: Config,
+}
+
+impl Cluster {
+    // Time has to start somewhere; from there on it is pretended.
+    #[allow(clippy::disallowed_methods)]
+    pub fn new(controllers: usize) -> Self {
+        let mut cluster = Self {
+            api: Api { now: 1_800_000_000, ..Api::default() },
+            controllers: Vec::new(),
+            start: Instant::now(),
+            elapsed: Duration::ZERO,
+            config: Config::default(),
+        };
+        for _ in 0..controllers {
+            let controller = cluster.fresh();
+            cluster.controllers.push(controller);
+        }
+        cluster
+    }
+
+    fn fresh(&self) -> Controller {
+        let mut controller = Controller {
+            mind: Mind::new(self.config.clone()),
+            cursors: [None; KINDS],
+            wanted: VecDeque::new(),
+            answers: VecDeque::new(),
+            published: Vec::new(),
+        };
+        controller.tell(self.now(), Event::Leading(true));
+        controller
+    }
+
+    pub fn now(&self) -> Now {
+        Now { monotonic: self.start + self.elapsed, wall: Timestamp::from_second(self.api.now).unwrap() }
+    }
+
+    pub fn pass(&mut self, time: Duration) {
+        self.elapsed += time;
+        self.api.now = 1_800_000_000 + self.elapsed.as_secs() as i64;
+        let now = self.now();
+        for controller in &mut self.controllers {
+            if controller.mind.next_deadline().is_some_and(|at| at <= now.monotonic) {
+                controller.tell(now, Event::Deadline);
+            }
+        }
+    }
+
+    /// Kills a controller with all it had in hand and starts another in its place.
+    pub fn crash(&mut self, which: usize) {
+        self.controllers[which] = self.fresh();
+    }
+
+    /// Brings a controller the next change of one kind, or its first list. Returns whether there was one.
+    pub fn deliver(&mut self, which: usize, kind: usize) -> bool {
+        let now = self.now();
+        let controller = &mut self.controllers[which];
+        let log = &self.api.logs[kind];
+        match controller.cursors[kind] {
+            None => {
+                controller.cursors[kind] = Some(log.len());
+                controller.tell(now, self.api.list(kind));
+            }
+            Some(at) if at < log.len() => {
+                controller.cursors[kind] = Some(at + 1);
+                controller.tell(now, log[at].clone());
+            }
+            Some(_) => return false,
+        }
+        true
+    }
+
+    /// A watch breaks and begins anew with a list.
+    pub fn relist(&mut self, which: usize, kind: usize) {
+        self.controllers[which].cursors[kind] = None;
+        self.deliver(which, kind);
+    }
+
+    /// Sends a wanted effect to the API server. Returns it, and whether the API server did it.
+    pub fn write(&mut self, which: usize, nth: usize, way: Way) -> Option<(Effect, bool)> {
+        let controller = &mut self.controllers[which];
+        if controller.wanted.is_empty() {
+            return None;
+        }
+        let nth = nth % controller.wanted.len();
+        let effect = controller.wanted.remove(nth)?;
+        let unavailable = || Outcome::Refused(Refusal::Unavailable("lost".into()));
+        let outcome = match way {
+            Way::LostBefore => unavailable(),
+            Way::Fine => self.api.apply(&effect),
+            Way::LostAfter => {
+                self.api.apply(&effect);
+                unavailable()
+            }
+        };
+        let done = !matches!(outcome, Outcome::Refused(_));
+        controller.answers.push_back(Event::Done { effect: effect.clone(), outcome });
+        Some((effect, done))
+    }
+
+    /// Brings a controller the next answer of the API server.
+    pub fn answer(&mut self, which: usize) -> bool {
+        let now = self.now();
+        let controller = &mut self.controllers[which];
+        let Some(event) = controller.answers.pop_front() else { return false };
+        controller.tell(now, event);
+        true
+    }
+
+    /// Everything that can happen without time passing or anybody doing anything new.
+    pub fn settle(&mut self) {
+        for _ in 0..1_000_000 {
+            let mut busy = false;
+            for which in 0..self.controllers.len() {
+                for kind in 0..KINDS {
+                    while self.deliver(which, kind) {
+                        busy = true;
+                    }
+                }
+                while self.write(which, 0, Way::Fine).is_some() {
+                    busy = true;
+                }
+                while self.answer(which) {
+                    busy = true;
+                }
+            }
+            if !busy {
+                return;
+            }
+        }
+        panic!("the cluster does not settle");
+    }
+
+    /// Settles, then waits for every deadline until nobody wants anything any more.
+    pub fn quiet(&mut self) {
+        for _ in 0..1000 {
+            self.settle();
+            let next = self.controllers.iter().filter_map(|controller| controller.mind.next_deadline()).min();
+            let Some(next) = next else { return };
+            let left = next.saturating_duration_since(self.start + self.elapsed);
+            self.pass(left.max(Duration::from_millis(1)));
+        }
+        panic!("the cluster does not become quiet");
+    }
+}
+
+impl Controller {
+    pub fn tell(&mut self, now: Now, event: Event) {
+        let mut out = Vec::new();
+        self.mind.handle(now, event, &mut out);
+        for effect in out {
+            match effect {
+                Effect::Publish(_) => self.published.push(effect),
+                _ => self.wanted.push_back(effect),
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Objects as users and speakers write them.
+
+use k8s_openapi::api::core::v1::Service;
+use landfall_crds::{IPPool, Speaker};
+use serde_json::json;
+
+pub fn service(name: &str) -> Service {
+    serde_json::from_value(json!({
+        "metadata": {"namespace": "shop", "name": name},
+        "spec": {"type": "LoadBalancer", "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+                 "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}]},
+    }))
+    .unwrap()
+}
+
+pub fn pool(name: &str, addresses: &[&str]) -> IPPool {
+    serde_json::from_value(json!({
+        "apiVersion": "landfall.dev/v1alpha1", "kind": "IPPool", "metadata": {"name": name},
+        "spec": {"addresses": addresses},
+    }))
+    .unwrap()
+}
+
+pub fn speaker(name: &str, number: u8) -> Speaker {
+    serde_json::from_value(json!({
+        "apiVersion": "landfall.dev/v1alpha1", "kind": "Speaker", "metadata": {"name": name}, "spec": {},
+        "status": {"interfaces": [{
+            "name": "eth0", "mac": format!("02:00:00:00:00:{number:02x}"), "carrier": "Up",
+            "subnets": ["10.0.0.0/24", "fd00::/64"], "addresses": [format!("10.0.0.{number}")],
+        }]},
+    }))
+    .unwrap()
+}
