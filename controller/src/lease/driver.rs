@@ -233,4 +233,5 @@ fn vacancies(api: Api<Lease>) -> impl Stream<Item = ()> {
             let vacant = lease.is_ok_and(|lease| record_of(lease.spec.unwrap_or_default()).holder.is_empty());
             future::ready(vacant.then_some(()))
         })
+        .fuse()
 }

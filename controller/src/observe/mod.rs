@@ -3,7 +3,7 @@
 //! Each kind has a watch of its own. Whatever goes wrong is said in a sentence, and tried again for ever:
 //! a controller that starts before the API server, or before the custom resource definitions, waits.
 
-mod strip;
+pub(crate) mod strip;
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use landfall_crds::names::{GROUP, labels};
 const SERVICE_ANNOTATIONS: &str = "service.";
 
 /// Strips what nobody reads of any object: who wrote which field when, and what kubectl remembers.
-pub(super) fn metadata<K: Resource>(object: &mut K) {
+pub(crate) fn metadata<K: Resource>(object: &mut K) {
     let metadata = object.meta_mut();
     metadata.managed_fields = None;
     keep_annotations(metadata, |key| !key.starts_with("kubectl.kubernetes.io/"));
@@ -21,7 +21,7 @@ pub(super) fn metadata<K: Resource>(object: &mut K) {
 
 /// Of a Service that is no load balancer only what tells that it was one, or is to be a load balancer no
 /// more; of one that is, all but what pods are behind it and what other tools note on it.
-pub(super) fn service(service: &mut Service) {
+pub(crate) fn service(service: &mut Service) {
     metadata(service);
     keep_annotations(&mut service.metadata, |key| {
         key.starts_with(GROUP) || key.starts_with(SERVICE_ANNOTATIONS)

@@ -11,6 +11,7 @@ use landfall_crds::{IPPool, VirtualIP};
 
 use super::body;
 use crate::effects::{Effect, Exactly, Outcome, Refusal};
+use crate::observe::strip;
 use crate::trouble::in_short;
 
 /// Applies `effect`. `between` is asked before each request but the first and can call the rest off.
@@ -50,18 +51,18 @@ async fn try_apply(
         Effect::AddFinalizers { service } => {
             let patch = Patch::Strategic(body::add_finalizers(service));
             let answer = services(&service.namespace).patch(&service.name, &ours(), &patch).await?;
-            Outcome::Service(Arc::new(answer))
+            service_outcome(answer)
         }
         Effect::RemoveFinalizers { service } => {
             let patch = Patch::Strategic(body::remove_finalizers(service));
             let answer = services(&service.namespace).patch(&service.name, &ours(), &patch).await?;
-            if has_ended(&answer) { Outcome::Gone } else { Outcome::Service(Arc::new(answer)) }
+            if has_ended(&answer) { Outcome::Gone } else { service_outcome(answer) }
         }
         Effect::CreateVirtualIp { name, spec } => {
             let parameters =
                 PostParams { field_manager: Some(managers::CONTROLLER.to_owned()), ..PostParams::default() };
             let answer = virtual_ips().create(&parameters, &body::create_virtual_ip(name, spec)).await?;
-            Outcome::VirtualIp(Arc::new(answer))
+            virtual_ip_outcome(answer)
         }
         Effect::UpdateVirtualIp { virtual_ip, spec } => {
             let patch = Patch::Merge(body::update_virtual_ip(virtual_ip, spec));
@@ -72,31 +73,42 @@ async fn try_apply(
             let parameters = PatchParams::apply(managers::CONTROLLER).force();
             let patch = Patch::Apply(body::set_virtual_ip_status(virtual_ip, status));
             let answer = virtual_ips().patch_status(&virtual_ip.name, &parameters, &patch).await?;
-            Outcome::VirtualIp(Arc::new(answer))
+            virtual_ip_outcome(answer)
         }
         Effect::DeleteVirtualIp { virtual_ip } => delete(&virtual_ips(), virtual_ip, between).await?,
         Effect::UnclaimVirtualIp { virtual_ip } => unclaim(&virtual_ips(), virtual_ip, between).await?,
         Effect::SetIngress { service, ingress, conditions } => {
             let patch = Patch::Strategic(body::set_ingress(service, ingress, conditions));
             let answer = services(&service.namespace).patch_status(&service.name, &ours(), &patch).await?;
-            Outcome::Service(Arc::new(answer))
+            service_outcome(answer)
         }
         Effect::SetConditions { service, conditions } => {
             let patch = Patch::Strategic(body::set_conditions(service, conditions));
             let answer = services(&service.namespace).patch_status(&service.name, &ours(), &patch).await?;
-            Outcome::Service(Arc::new(answer))
+            service_outcome(answer)
         }
         Effect::SetPoolStatus { pool, status } => {
             let patch = Patch::Merge(body::set_pool_status(pool, status));
             let pools = Api::<IPPool>::all(client.clone());
-            Outcome::Pool(Arc::new(pools.patch_status(&pool.name, &ours(), &patch).await?))
+            let mut answer = pools.patch_status(&pool.name, &ours(), &patch).await?;
+            strip::metadata(&mut answer);
+            Outcome::Pool(Arc::new(answer))
         }
-        Effect::GetService { namespace, name } => {
-            Outcome::Service(Arc::new(services(namespace).get(name).await?))
-        }
-        Effect::GetVirtualIp { name } => Outcome::VirtualIp(Arc::new(virtual_ips().get(name).await?)),
+        Effect::GetService { namespace, name } => service_outcome(services(namespace).get(name).await?),
+        Effect::GetVirtualIp { name } => virtual_ip_outcome(virtual_ips().get(name).await?),
         Effect::Publish(_) => Outcome::Done,
     })
+}
+
+/// Answers are kept like what watches tell, and so they are stripped alike.
+fn service_outcome(mut service: Service) -> Outcome {
+    strip::service(&mut service);
+    Outcome::Service(Arc::new(service))
+}
+
+fn virtual_ip_outcome(mut virtual_ip: VirtualIP) -> Outcome {
+    strip::metadata(&mut virtual_ip);
+    Outcome::VirtualIp(Arc::new(virtual_ip))
 }
 
 /// A patch under our manager.
@@ -126,12 +138,12 @@ async fn delete(
     let others = others_finalizers(&rest);
     if others.len() == rest.finalizers().len() {
         // Ours is off already: the object is gone, or waits for somebody else.
-        return Ok(if others.is_empty() { Outcome::Gone } else { Outcome::VirtualIp(Arc::new(rest)) });
+        return Ok(if others.is_empty() { Outcome::Gone } else { virtual_ip_outcome(rest) });
     }
     between().map_err(Problem::Refused)?;
     let patch = Patch::Merge(body::set_finalizers(&kept, &others));
     let answer = api.patch(&kept.name, &ours(), &patch).await?;
-    Ok(if has_ended(&answer) { Outcome::Gone } else { Outcome::VirtualIp(Arc::new(answer)) })
+    Ok(if has_ended(&answer) { Outcome::Gone } else { virtual_ip_outcome(answer) })
 }
 
 /// Takes our finalizer off a VirtualIP, which must be read first: only whole lists can be written.
@@ -146,13 +158,13 @@ async fn unclaim(
     }
     let others = others_finalizers(&found);
     if others.len() == found.finalizers().len() {
-        return Ok(Outcome::VirtualIp(Arc::new(found)));
+        return Ok(virtual_ip_outcome(found));
     }
     between().map_err(Problem::Refused)?;
     let answer = api
         .patch(&virtual_ip.name, &ours(), &Patch::Merge(body::set_finalizers(virtual_ip, &others)))
         .await?;
-    Ok(if has_ended(&answer) { Outcome::Gone } else { Outcome::VirtualIp(Arc::new(answer)) })
+    Ok(if has_ended(&answer) { Outcome::Gone } else { virtual_ip_outcome(answer) })
 }
 
 fn others_finalizers(virtual_ip: &VirtualIP) -> Vec<String> {
@@ -172,13 +184,13 @@ async fn guard_claims(
     let Some(object) =
         exactly(&virtual_ip).filter(|_| !guarded && !ending && !virtual_ip.spec.claims.is_empty())
     else {
-        return Ok(Outcome::VirtualIp(Arc::new(virtual_ip)));
+        return Ok(virtual_ip_outcome(virtual_ip));
     };
     between().map_err(Problem::Refused)?;
     let mut all = virtual_ip.finalizers().to_vec();
     all.push(finalizers::VIRTUAL_IP_CLAIMED.to_owned());
     let answer = api.patch(&object.name, &ours(), &Patch::Merge(body::set_finalizers(&object, &all))).await?;
-    Ok(Outcome::VirtualIp(Arc::new(answer)))
+    Ok(virtual_ip_outcome(answer))
 }
 
 /// Whether the object in an answer was the last that there was of it: being deleted, and nothing holds it.
