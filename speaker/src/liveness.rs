@@ -86,6 +86,8 @@ pub enum Action {
     Isolated(LinkIndex),
     /// A speaker, or at least another station, is heard again on a link that was alone or isolated.
     Reached(LinkIndex),
+    /// Something is heard again on a link after a moment of silence, too short to mean anything.
+    Touched(LinkIndex),
 }
 
 /// What is known of a peer on a link.
@@ -132,6 +134,13 @@ struct LinkState {
     /// Since when no speaker and no station is heard.
     isolated_since: Option<Instant>,
     reached_by_station: Option<Instant>,
+}
+
+impl LinkState {
+    /// When anything was heard.
+    fn heard(&self) -> Instant {
+        self.station_heard.map_or(self.speaker_heard, |at| at.max(self.speaker_heard))
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -215,6 +224,18 @@ impl Liveness {
     pub fn is_heard_since(&self, link: LinkIndex, node: &NodeName, since: Instant) -> bool {
         let session = self.sessions.get(&(link, node.clone()));
         session.and_then(|session| session.truly_heard).is_some_and(|heard| heard >= since)
+    }
+
+    /// Whether anything was heard on a link so lately that the silence of one peer means something: a
+    /// port that went dark a moment ago makes all peers silent, one after the other.
+    pub fn is_in_touch(&self, now: Instant, link: LinkIndex) -> bool {
+        let is_watching = self.sessions.keys().any(|(on, _)| *on == link);
+        !is_watching || self.links.get(&link).is_some_and(|state| now < state.heard() + self.doubt())
+    }
+
+    /// A silence for longer than this is doubtful.
+    fn doubt(&self) -> Duration {
+        self.timing.interval * 3 / 2
     }
 
     /// The peers that are watched on a link.
@@ -310,7 +331,11 @@ impl Liveness {
             _ => out.push(Action::Alive(link, node.clone())),
         }
         self.wake_by(now + self.timing.detection());
+        let doubt = self.doubt();
         let Some(state) = self.links.get_mut(&link) else { return };
+        if state.heard() + doubt <= now {
+            out.push(Action::Touched(link));
+        }
         let was_alone =
             state.speaker_heard + self.timing.detection() <= now || state.isolated_since.is_some();
         (state.speaker_heard, state.has_grace) = (now, false);
@@ -324,7 +349,11 @@ impl Liveness {
     }
 
     fn station(&mut self, now: Instant, link: LinkIndex, out: &mut Vec<Action>) {
+        let doubt = self.doubt();
         let Some(state) = self.links.get_mut(&link) else { return };
+        if state.heard() + doubt <= now {
+            out.push(Action::Touched(link));
+        }
         state.station_heard = Some(now);
         if state.isolated_since.take().is_some() {
             if state.reached_by_station.is_none_or(|last| last + STATION_CAUTION <= now) {
@@ -374,7 +403,7 @@ impl Liveness {
 
     /// Does all that is due and finds out when the next thing will be.
     fn due(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let (detection, interval) = (self.timing.detection(), self.timing.interval);
+        let (detection, interval, doubt) = (self.timing.detection(), self.timing.interval, self.doubt());
         let mut next: Option<Instant> = None;
         let mut wake = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         for ((link, node), session) in &mut self.sessions {
@@ -406,7 +435,7 @@ impl Liveness {
                 state.next_beat = now + self.rng.between(interval * 3 / 4, interval);
             }
             wake(state.next_beat);
-            let ask_from = state.speaker_heard + interval * 3 / 2;
+            let ask_from = state.speaker_heard + doubt;
             let ask_at = state.next_ask.max(ask_from);
             if ask_at <= now {
                 out.push(Action::AskLan(*link));
@@ -415,7 +444,7 @@ impl Liveness {
             } else {
                 wake(ask_at);
             }
-            let heard = state.station_heard.map_or(state.speaker_heard, |at| at.max(state.speaker_heard));
+            let heard = state.heard();
             if state.isolated_since.is_none() {
                 if heard + detection <= now {
                     state.isolated_since = Some(now);

@@ -175,7 +175,11 @@ impl Mind {
             self.counters.gaps += 1;
         }
         if late >= LATE {
-            self.watch(now, liveness::Event::Gap { long: late >= self.detection }, out);
+            let long = late >= self.detection;
+            if long {
+                self.hush.drain(now);
+            }
+            self.watch(now, liveness::Event::Gap { long }, out);
         }
     }
 
@@ -296,7 +300,8 @@ impl Mind {
                     self.own(now, ownership::Event::Void(&node), out);
                 }
                 liveness::Action::Reached(link) => self.reached(now, link, out),
-                liveness::Action::Deaf(..) | liveness::Action::Isolated(_) => {}
+                liveness::Action::Deaf(..) | liveness::Action::Isolated(_) | liveness::Action::Touched(_) => {
+                }
             }
             is_changed = true;
         }

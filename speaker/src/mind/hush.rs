@@ -12,11 +12,15 @@ use crate::ownership::books::PeerBooks;
 const LISTEN: Duration = Duration::from_millis(120);
 /// Longer than this nothing is waited for: rather two answers than none.
 const LONGEST: Duration = Duration::from_millis(500);
+/// What was waiting while this process was not run is handed in within that time, and is stale.
+const DRAIN: Duration = Duration::from_millis(20);
 
 /// The links that are hushed, and since when.
 #[derive(Clone, Debug, Default)]
 pub struct Hush {
     links: BTreeMap<LinkIndex, Instant>,
+    /// Only what is heard from then on counts.
+    drained_at: Option<Instant>,
 }
 
 impl Hush {
@@ -27,6 +31,11 @@ impl Hush {
         is_new
     }
 
+    /// What comes in now had waited for this process to be run: it does not end a hush.
+    pub fn drain(&mut self, now: Instant) {
+        self.drained_at = Some(now + DRAIN);
+    }
+
     /// Whether a link is hushed.
     pub fn is_hushed(&self, link: LinkIndex) -> bool {
         self.links.contains_key(&link)
@@ -35,8 +44,10 @@ impl Hush {
     /// Ends what needs to last no longer: every speaker that is heard has told everything, and those that
     /// are not heard had their time. Tells which links may be spoken on again.
     pub fn end(&mut self, now: Instant, liveness: &Liveness, books: &PeerBooks) -> Vec<LinkIndex> {
+        let drained_at = self.drained_at;
         let waits_for = |link: LinkIndex, since: Instant, node: &NodeName, verdict: Verdict| {
-            if liveness.is_heard_since(link, node, since) {
+            let heard_from = drained_at.map_or(since, |at| at.max(since));
+            if liveness.is_heard_since(link, node, heard_from) {
                 !books.is_in_step(node)
             } else {
                 verdict != Verdict::Left && now < since + LISTEN

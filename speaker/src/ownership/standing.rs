@@ -172,6 +172,11 @@ impl Desk<'_> {
         since.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
+    /// Whether on one link at least the silence of a peer means something.
+    pub(super) fn is_in_touch(&self, links: &[LinkIndex]) -> bool {
+        links.iter().any(|link| self.around.liveness.is_in_touch(self.now, *link))
+    }
+
     pub(super) fn is_hushed(&self, links: &[LinkIndex]) -> bool {
         links.iter().any(|link| self.around.hush.is_hushed(*link))
     }

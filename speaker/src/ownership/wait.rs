@@ -53,6 +53,8 @@ impl Desk<'_> {
                     self.claim(record, position, rank, true);
                 }
             }
+            // Nothing is heard for a moment: that will be over, or turn out to be isolation.
+            None if !self.is_in_touch(links) => {}
             None if is_meant || better.iter().all(|node| self.is_passed_over(record, links, node)) => {
                 self.claim(record, position, rank, false);
             }

@@ -1,0 +1,13 @@
+//! The pretend world: many minds on one pretend LAN, with virtual time, seeded loss, delay and faults.
+//!
+//! `world` is the LAN, its clocks and its faults; `client` is who uses the addresses; `invariants` names
+//! what must hold; `scenarios` and `random` are the tests.
+
+// A starting point for virtual time has to come from somewhere; nothing ever reads the clock again.
+#![allow(clippy::disallowed_methods, unreachable_pub, missing_docs)]
+
+mod client;
+mod invariants;
+mod random;
+mod scenarios;
+mod world;

@@ -1,0 +1,468 @@
+//! The LAN, the nodes on it, the API that tells them of addresses, and all that can go wrong.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use landfall_speaker::lan::{Link, LinkIndex, MacAddr, NodeName, PeerInfo, PeerLink, Vip};
+use landfall_speaker::mind::{Action, Config, Event, Mind, Report};
+
+use crate::client::Clients;
+use crate::invariants::Watcher;
+
+pub const LINK: LinkIndex = LinkIndex(2);
+pub const GATEWAY: &str = "10.0.0.254";
+
+pub fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+pub fn vip_address(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a00_1000 + number).into()
+}
+
+/// A port of the switch, and all that can be wrong with it.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Nothing passes, though the carrier stays.
+    pub dark: bool,
+    /// Stations of different islands do not hear each other.
+    pub island: u8,
+    /// What share of frames to the station is lost.
+    pub loss_in: f64,
+    /// What share of frames from the station is lost.
+    pub loss_out: f64,
+}
+
+pub struct Node {
+    pub name: NodeName,
+    pub mac: MacAddr,
+    pub address: IpAddr,
+    pub port: Port,
+    pub mind: Option<Mind>,
+    pub carrier: bool,
+    /// The process does not run until then; what comes in waits for it.
+    pub frozen_until: Option<Instant>,
+    waiting: Vec<Event>,
+    woken: Option<Instant>,
+    /// What it was told of the API last, for a restart.
+    pub api_cut: bool,
+}
+
+enum What {
+    Deliver(usize, Event),
+    Wake(usize),
+    Api(usize, Event),
+    ToStation(Vec<u8>),
+    Ask,
+}
+
+pub struct World {
+    pub start: Instant,
+    pub now: Instant,
+    pub nodes: Vec<Node>,
+    pub vips: BTreeMap<IpAddr, Vip>,
+    pub clients: Clients,
+    pub watcher: Watcher,
+    pub reports: Vec<(Instant, usize, Report)>,
+    pub left: Vec<(Instant, usize)>,
+    pub frames_sent: u64,
+    pub datagrams_sent: u64,
+    pub has_gateway: bool,
+    /// Whether status flows back: who was announced before, and under which term.
+    pub status_flows: bool,
+    queue: BTreeMap<(Instant, u64), What>,
+    sequence: u64,
+    seed: u64,
+    instances: u64,
+    macs: HashMap<MacAddr, usize>,
+}
+
+impl World {
+    /// A LAN with so many nodes, all switched on, that know of each other and of no address yet.
+    pub fn new(nodes: usize, seed: u64) -> Self {
+        let mut world = Self::dark(nodes, seed);
+        for node in 0..nodes {
+            world.start_node(node);
+        }
+        world
+    }
+
+    /// The same with no process running yet.
+    pub fn dark(nodes: usize, seed: u64) -> Self {
+        let start = Instant::now();
+        let node = |number: usize| {
+            let last = u8::try_from(number + 1).unwrap();
+            Node {
+                name: format!("n{last}").into(),
+                mac: MacAddr([2, 0, 0, 0, 0, last]),
+                address: Ipv4Addr::new(10, 0, 0, last).into(),
+                port: Port { dark: false, island: 0, loss_in: 0.0, loss_out: 0.0 },
+                mind: None,
+                carrier: true,
+                frozen_until: None,
+                waiting: Vec::new(),
+                woken: None,
+                api_cut: false,
+            }
+        };
+        let nodes: Vec<_> = (0..nodes).map(node).collect();
+        let mut world = Self {
+            start,
+            now: start,
+            vips: BTreeMap::new(),
+            clients: Clients::default(),
+            watcher: Watcher::default(),
+            reports: Vec::new(),
+            left: Vec::new(),
+            frames_sent: 0,
+            datagrams_sent: 0,
+            has_gateway: true,
+            status_flows: true,
+            queue: BTreeMap::new(),
+            sequence: 0,
+            seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            instances: 0,
+            macs: nodes.iter().enumerate().map(|(number, node)| (node.mac, number)).collect(),
+            nodes,
+        };
+        world.schedule(start, What::Ask);
+        world
+    }
+
+    pub fn random(&mut self, below: u64) -> u64 {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        self.seed % below.max(1)
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    fn schedule(&mut self, at: Instant, what: What) {
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), what);
+    }
+
+    // What a person or a fault does.
+
+    pub fn start_node(&mut self, number: usize) {
+        self.instances += 1;
+        let mut config = Config::new(self.nodes[number].name.clone(), self.instances * 1000 + number as u64);
+        config.seed = self.random(u64::MAX);
+        self.nodes[number].mind = Some(Mind::new(config));
+        self.nodes[number].frozen_until = None;
+        self.nodes[number].waiting.clear();
+        let vips = self.vips.values().cloned().collect();
+        let known = [
+            Event::Links(self.links_of(number)),
+            Event::Gateways(vec![GATEWAY.parse().unwrap()]),
+            Event::Peers(self.peers_of(number)),
+            Event::Vips(vips),
+        ];
+        for event in known {
+            self.handle(number, event);
+        }
+    }
+
+    pub fn kill(&mut self, number: usize) {
+        self.nodes[number].mind = None;
+        self.observe();
+    }
+
+    pub fn set_carrier(&mut self, number: usize, carrier: bool) {
+        self.nodes[number].carrier = carrier;
+        let links = self.links_of(number);
+        self.handle(number, Event::Links(links));
+    }
+
+    pub fn freeze(&mut self, number: usize, duration: Duration) {
+        self.nodes[number].frozen_until = Some(self.now + duration);
+        let at = self.now + duration;
+        self.schedule(at, What::Wake(number));
+    }
+
+    pub fn change_port(&mut self, number: usize, change: impl FnOnce(&mut Port)) {
+        change(&mut self.nodes[number].port);
+        self.watcher.lan_changed(self.now);
+        self.observe();
+    }
+
+    /// The API tells all nodes of an address, each a little later.
+    pub fn set_vip(&mut self, vip: Vip) {
+        self.vips.insert(vip.address, vip.clone());
+        self.tell_all(&Event::Vip(vip));
+    }
+
+    pub fn delete_vip(&mut self, address: IpAddr) {
+        self.vips.remove(&address);
+        self.tell_all(&Event::VipGone(address));
+    }
+
+    pub fn tell_all(&mut self, event: &Event) {
+        for number in 0..self.nodes.len() {
+            let at = self.now + ms(2) + Duration::from_micros(self.random(20_000));
+            self.schedule(at, What::Api(number, event.clone()));
+        }
+    }
+
+    pub fn leave(&mut self, number: usize) {
+        self.handle(number, Event::Leave);
+    }
+
+    pub fn send_to(&mut self, number: usize, frame: Vec<u8>) {
+        self.handle(number, Event::Frame { link: LINK, frame });
+    }
+
+    fn links_of(&self, number: usize) -> Vec<Link> {
+        let node = &self.nodes[number];
+        vec![Link {
+            index: LINK,
+            name: "eth0".into(),
+            mac: node.mac,
+            carrier: node.carrier,
+            addresses: vec![format!("{}/16", node.address).parse().unwrap()],
+        }]
+    }
+
+    fn peers_of(&self, number: usize) -> Vec<PeerInfo> {
+        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != number);
+        others
+            .map(|(_, node)| PeerInfo {
+                node: node.name.clone(),
+                links: vec![PeerLink {
+                    mac: node.mac,
+                    subnets: vec!["10.0.0.0/16".parse().unwrap()],
+                    addresses: vec![node.address],
+                    address: Some(node.address),
+                }],
+            })
+            .collect()
+    }
+
+    // How the world turns.
+
+    /// Lets the world turn for so long.
+    pub fn run(&mut self, duration: Duration) {
+        let until = self.now + duration;
+        while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= until) {
+            let ((at, _), what) = entry.remove_entry();
+            self.now = self.now.max(at);
+            self.happen(what);
+        }
+        self.now = until;
+        self.observe();
+    }
+
+    /// Lets the world turn until something is so; how long that took.
+    pub fn run_until(&mut self, limit: Duration, mut is_so: impl FnMut(&mut Self) -> bool) -> Duration {
+        let from = self.now;
+        while !is_so(self) {
+            assert!(self.now - from < limit, "did not happen within {limit:?}");
+            self.run(ms(1));
+        }
+        self.now - from
+    }
+
+    fn happen(&mut self, what: What) {
+        match what {
+            What::Deliver(number, event) => self.arrive(number, event),
+            What::Api(number, event) => {
+                if !self.nodes[number].api_cut {
+                    self.arrive(number, event);
+                }
+            }
+            What::Wake(number) => {
+                if self.nodes[number].woken == Some(self.now) {
+                    self.nodes[number].woken = None;
+                }
+                if self.thaw(number) && self.is_due(number) {
+                    self.handle(number, Event::Deadline);
+                }
+            }
+            What::ToStation(frame) => {
+                let answers = self.clients.hear(self.now, &frame, self.has_gateway);
+                for answer in answers {
+                    self.carry_from_station(&answer);
+                }
+                self.observe();
+            }
+            What::Ask => {
+                for question in self.clients.ask(self.now) {
+                    self.carry_from_station(&question);
+                }
+                let again = self.now + ms(20) + Duration::from_micros(self.random(20_000));
+                self.schedule(again, What::Ask);
+            }
+        }
+    }
+
+    fn is_due(&self, number: usize) -> bool {
+        let mind = self.nodes[number].mind.as_ref();
+        mind.and_then(Mind::next_deadline).is_some_and(|due| due <= self.now)
+    }
+
+    /// Whether the process runs; hands it what waited for it.
+    fn thaw(&mut self, number: usize) -> bool {
+        match self.nodes[number].frozen_until {
+            Some(until) if until > self.now => return false,
+            Some(_) => {
+                self.nodes[number].frozen_until = None;
+                for event in std::mem::take(&mut self.nodes[number].waiting) {
+                    self.handle(number, event);
+                }
+            }
+            None => {}
+        }
+        true
+    }
+
+    fn arrive(&mut self, number: usize, event: Event) {
+        if self.thaw(number) {
+            self.handle(number, event);
+        } else if self.nodes[number].waiting.len() < 1000 {
+            self.nodes[number].waiting.push(event);
+        }
+    }
+
+    fn handle(&mut self, number: usize, event: Event) {
+        let now = self.now;
+        let Some(mind) = self.nodes[number].mind.as_mut() else { return };
+        let mut actions = Vec::new();
+        mind.handle(now, event, &mut actions);
+        let due = mind.next_deadline();
+        self.perform(number, actions);
+        if let Some(due) = due {
+            let at = due.max(now + Duration::from_micros(1));
+            let node = &mut self.nodes[number];
+            if node.woken.is_none_or(|woken| woken > at || woken <= now) {
+                node.woken = Some(at);
+                self.schedule(at, What::Wake(number));
+            }
+        }
+        self.observe();
+    }
+
+    fn perform(&mut self, number: usize, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::SendFrame { frame, .. } => {
+                    self.frames_sent += 1;
+                    self.carry(Some(number), &frame);
+                }
+                Action::SendDatagram { to, payload, .. } => {
+                    self.datagrams_sent += 1;
+                    let from = self.nodes[number].address;
+                    let receiver = self.nodes.iter().position(|node| node.address == to).unwrap();
+                    if let Some(at) = self.passes(Some(number), Some(receiver)) {
+                        let event = Event::Datagram { link: LINK, from, ttl: 255, payload };
+                        self.schedule(at, What::Deliver(receiver, event));
+                    }
+                }
+                Action::Report(report) => {
+                    self.watcher.reported(self.now, number, &report);
+                    if let Report::Announcing { address, term, .. } = &report
+                        && self.status_flows
+                        && let Some(vip) = self.vips.get_mut(address)
+                    {
+                        vip.announced_before = true;
+                        vip.last_term = vip.last_term.max(*term);
+                        let event = Event::Vip(vip.clone());
+                        self.tell_all(&event);
+                    }
+                    self.reports.push((self.now, number, report));
+                }
+                Action::Left => {
+                    self.left.push((self.now, number));
+                    self.nodes[number].mind = None;
+                    return;
+                }
+                Action::JoinGroup { .. } | Action::LeaveGroup { .. } => {}
+            }
+        }
+    }
+
+    fn carry_from_station(&mut self, frame: &[u8]) {
+        self.carry(None, frame);
+    }
+
+    /// Carries a frame to everybody who is to have it. Clients and gateway sit on ports that never fail.
+    fn carry(&mut self, from: Option<usize>, frame: &[u8]) {
+        let destination = MacAddr(frame[0..6].try_into().unwrap());
+        let receivers: Vec<usize> = match self.macs.get(&destination) {
+            Some(number) => vec![*number],
+            None if destination.is_multicast() => (0..self.nodes.len()).collect(),
+            None => Vec::new(),
+        };
+        for receiver in receivers.into_iter().filter(|receiver| Some(*receiver) != from) {
+            if let Some(at) = self.passes(from, Some(receiver)) {
+                self.schedule(
+                    at,
+                    What::Deliver(receiver, Event::Frame { link: LINK, frame: frame.to_vec() }),
+                );
+            }
+        }
+        if from.is_some()
+            && !self.macs.contains_key(&destination)
+            && let Some(at) = self.passes(from, None)
+        {
+            self.schedule(at, What::ToStation(frame.to_vec()));
+        }
+    }
+
+    /// When something sent now arrives, if it does. Stations that are no node are on the first island.
+    fn passes(&mut self, from: Option<usize>, to: Option<usize>) -> Option<Instant> {
+        let clean = Port { dark: false, island: 0, loss_in: 0.0, loss_out: 0.0 };
+        let port = |node: Option<usize>| node.map_or(&clean, |number| &self.nodes[number].port).clone();
+        let (out, into) = (port(from), port(to));
+        let carries = |node: Option<usize>| node.is_none_or(|number| self.nodes[number].carrier);
+        if out.dark || into.dark || out.island != into.island || !carries(from) || !carries(to) {
+            return None;
+        }
+        let mut is_lost = |share: f64| share > 0.0 && (self.random(1_000_000) as f64) < share * 1e6;
+        if is_lost(out.loss_out) || is_lost(into.loss_in) {
+            return None;
+        }
+        Some(self.now + Duration::from_micros(80 + self.random(400)))
+    }
+
+    // What can be seen.
+
+    /// Whether a station's frames reach the node.
+    pub fn is_reachable(&self, number: usize) -> bool {
+        let node = &self.nodes[number];
+        let Port { dark, island, .. } = node.port;
+        !dark && island == 0 && node.carrier
+    }
+
+    /// Who would answer a client for an address.
+    pub fn answering(&self, address: IpAddr) -> Vec<usize> {
+        let answers = |number: &usize| {
+            let node = &self.nodes[*number];
+            self.is_reachable(*number)
+                && node.frozen_until.is_none()
+                && node.mind.as_ref().is_some_and(|mind| mind.answers(address))
+        };
+        (0..self.nodes.len()).filter(answers).collect()
+    }
+
+    /// The only one who answers for an address.
+    pub fn owner(&self, address: IpAddr) -> Option<usize> {
+        match self.answering(address)[..] {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    fn observe(&mut self) {
+        for address in self.watcher.addresses() {
+            let answering = self.answering(address);
+            let mac = self.clients.cached(address);
+            let served =
+                mac.and_then(|mac| self.macs.get(&mac)).is_some_and(|number| self.is_reachable(*number));
+            self.watcher.observe(self.now, address, &answering, served);
+        }
+    }
+}
