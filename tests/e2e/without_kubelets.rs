@@ -6,16 +6,25 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use landfall_tests::{
     backend::{Backends, Service, node_port},
-    lab::{Lab, LabOptions, ProxyMode, eventually, probe::Request, seconds},
+    lab::{
+        Found, Lab, LabOptions, ProxyMode, eventually,
+        landfall::{self, ByHand, CONTROLLER, SPEAKER},
+        probe::Request,
+        seconds,
+    },
     story::{Story, run},
 };
 
 fn main() -> ExitCode {
     let options = LabOptions { nodes: 8, clients: 1, kubelets: false, proxy: ProxyMode::Iptables };
-    run(options, vec![Story::new("lab: pods written by hand answer through every node", pods_answer)])
+    let stories = vec![
+        Story::new("lab: pods written by hand answer through every node", pods_answer),
+        Story::new("lab: Landfall run by hand has the rights that deploy/ gives it, and no others", rights),
+    ];
+    run(options, stories)
 }
 
 async fn pods_answer(lab: &Lab) -> Result<()> {
@@ -43,4 +52,40 @@ async fn pods_answer(lab: &Lab) -> Result<()> {
     backends.delete(lab).await?;
     ensure!(backends.pods(lab).await?.is_empty(), "deleted pods are gone at once");
     Ok(())
+}
+
+async fn rights(lab: &Lab) -> Result<()> {
+    let by_hand = ByHand::prepare(lab)?;
+    let (n2, n3) = (lab.node("n2")?, lab.node("n3")?);
+    by_hand.start_speaker(lab, n2, &[]).await?;
+    by_hand.start_controller(lab, n3, &[]).await?;
+    // NET_ADMIN is capability 12 and NET_RAW 13.
+    let expected = [(n2, SPEAKER, "0", "0000000000003000"), (n3, CONTROLLER, "65532", "0000000000000000")];
+    for (node, program, user, capabilities) in expected {
+        let status = eventually(seconds(5), &format!("{program} runs"), async || {
+            let is_it = |found: &Found| found.command.first().is_some_and(|first| first.ends_with(program));
+            let found =
+                node.processes().into_iter().find(is_it).ok_or_else(|| anyhow!("{:?}", node.processes()))?;
+            Ok(std::fs::read_to_string(format!("/proc/{}/status", found.pid))?)
+        })
+        .await?;
+        let field =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+        ensure!(field("CapEff:") == capabilities && field("CapBnd:") == capabilities, "{program}: {status}");
+        ensure!(field("Uid:").split_whitespace().all(|id| id == user), "{program}: {status}");
+        ensure!(field("NoNewPrivs:") == "1", "{program}: {status}");
+    }
+    // The token names its node, as a pod's does, so that the policies can hold the speaker to it.
+    let kubeconfig = landfall::kubeconfig(lab, SPEAKER, Some("n2"), "asks").await?;
+    let myself = landfall::kubectl_as(lab, &kubeconfig, &["auth", "whoami", "-o", "json"], None)?;
+    let myself: serde_json::Value = serde_json::from_str(&myself)?;
+    let node_name = &myself["status"]["userInfo"]["extra"]["authentication.kubernetes.io/node-name"];
+    ensure!(*node_name == serde_json::json!(["n2"]), "{myself}");
+    let services = landfall::kubectl_as(lab, &kubeconfig, &["get", "services", "-A"], None);
+    ensure!(
+        services.is_err_and(|error| error.to_string().contains("forbidden")),
+        "a speaker may not read Services"
+    );
+    n2.kill(SPEAKER)?;
+    n3.kill(CONTROLLER)
 }
