@@ -315,7 +315,7 @@ impl Announcing {
         let Some(entry) = self.table.get_mut(&address) else { return };
         let is_refresh = entry.step >= REPEATS.len();
         let speaks =
-            |link: &&LinkIndex| !self.hushed.contains(link) && !(is_refresh && self.isolated.contains(link));
+            |link: &&LinkIndex| !(self.hushed.contains(link) || is_refresh && self.isolated.contains(link));
         let before = out.len();
         frames::gratuitous(facts, address, entry.links.iter().filter(speaks), out);
         self.pacer.sent(now, out.len() - before);

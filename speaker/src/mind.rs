@@ -407,8 +407,8 @@ impl Mind {
                     out.push(Action::Report(Report::AddressConflictOver { address }));
                 }
                 announcing::Action::SpeakerHas { address, node, mac, gratuitous } => {
-                    let event = ownership::Event::SpeakerHas { address, node: &node, mac, gratuitous };
-                    self.own(now, event, out);
+                    let sight = ownership::Sight { address, node: &node, mac, gratuitous };
+                    self.own(now, ownership::Event::SpeakerHas(sight), out);
                 }
                 announcing::Action::Station(link) => self.watch(now, liveness::Event::Station(link), out),
             }

@@ -50,6 +50,19 @@ pub struct Around<'a> {
     pub hush: &'a Hush,
 }
 
+/// A frame in which a speaker says that it has an address.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'a> {
+    /// The address.
+    pub address: IpAddr,
+    /// The speaker's node.
+    pub node: &'a NodeName,
+    /// The hardware address that it told.
+    pub mac: MacAddr,
+    /// It told everybody, unasked.
+    pub gratuitous: bool,
+}
+
 /// What happens to ownership.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
@@ -70,16 +83,7 @@ pub enum Event<'a> {
     /// A station uses the address that was probed for.
     ProbeConflict(IpAddr, MacAddr),
     /// A speaker says on the LAN that it has an address.
-    SpeakerHas {
-        /// The address.
-        address: IpAddr,
-        /// The speaker's node.
-        node: &'a NodeName,
-        /// The hardware address that it told.
-        mac: MacAddr,
-        /// It told everybody, unasked.
-        gratuitous: bool,
-    },
+    SpeakerHas(Sight<'a>),
     /// This speaker is to leave.
     Leave,
     /// The time that `next_deadline` named has come.
@@ -158,9 +162,7 @@ impl Ownership {
             }
             Event::ProbeClear(address) => self.probe_clear(address, out),
             Event::ProbeConflict(address, mac) => self.probe_conflict(now, address, mac, out),
-            Event::SpeakerHas { address, node, mac, gratuitous } => {
-                self.speaker_has(now, around, address, node, mac, gratuitous, out);
-            }
+            Event::SpeakerHas(sight) => self.speaker_has(now, around, &sight, out),
             Event::Leave => {
                 self.leaving_since.get_or_insert(now);
                 self.undecided.extend(self.records.keys());
@@ -332,22 +334,12 @@ impl Ownership {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "they are the fields of one event")]
-    fn speaker_has(
-        &mut self,
-        now: Instant,
-        around: Around<'_>,
-        address: IpAddr,
-        node: &NodeName,
-        mac: MacAddr,
-        gratuitous: bool,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(record) = self.records.get_mut(&address) else { return };
+    fn speaker_has(&mut self, now: Instant, around: Around<'_>, sight: &Sight<'_>, out: &mut Vec<Action>) {
+        let Some(record) = self.records.get_mut(&sight.address) else { return };
         let (books, timing, leaving_since) = (&self.peers, self.timing, self.leaving_since);
         let mut desk = Desk { now, around, books, timing, leaving_since, out };
-        desk.seen_on_lan(record, node, mac, gratuitous);
-        self.undecided.insert(address);
+        desk.seen_on_lan(record, sight);
+        self.undecided.insert(sight.address);
     }
 
     /// What is said of an address, for the explanation.

@@ -12,6 +12,18 @@ use crate::wire::arp::{ArpRepr, Operation};
 use crate::wire::ethernet::{ETHER_TYPE_ARP, ETHER_TYPE_IPV6, Frame};
 use crate::wire::ndp::{ALL_NODES, Message, NdpRepr, multicast_mac};
 
+/// The circumstances of a frame.
+#[derive(Clone, Copy)]
+struct Scene<'a> {
+    now: Instant,
+    facts: &'a Facts,
+    link: LinkIndex,
+    /// This node's hardware address there.
+    own: MacAddr,
+    /// The frame's source.
+    from: MacAddr,
+}
+
 impl Announcing {
     pub(super) fn hear(
         &mut self,
@@ -36,13 +48,14 @@ impl Announcing {
                 counters.frames_not_for_us += 1;
                 return Ok(());
             }
+            let scene = Scene { now, facts, link, own, from: source };
             match frame.ether_type() {
                 ETHER_TYPE_ARP => {
-                    self.hear_arp(now, facts, link, own, &ArpRepr::parse_frame(&frame)?, counters, out);
+                    self.hear_arp(scene, &ArpRepr::parse_frame(&frame)?, counters, out);
                 }
                 ETHER_TYPE_IPV6 => {
                     let packet = NdpRepr::parse_frame(&frame)?;
-                    self.hear_ndp(now, facts, link, own, source, &packet, counters, out);
+                    self.hear_ndp(scene, &packet, counters, out);
                 }
                 _ => return Err(WireError::EtherType),
             }
@@ -53,17 +66,14 @@ impl Announcing {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "all of them are the circumstances of one packet")]
     fn hear_arp(
         &mut self,
-        now: Instant,
-        facts: &Facts,
-        link: LinkIndex,
-        own: MacAddr,
+        scene: Scene<'_>,
         packet: &ArpRepr,
         counters: &mut Counters,
         out: &mut Vec<Action>,
     ) {
+        let Scene { facts, link, own, .. } = scene;
         let asker = packet.sha;
         if asker.is_multicast() || asker == MacAddr::ZERO || facts.station(asker) == Station::Own {
             counters.frames_own += 1;
@@ -79,7 +89,7 @@ impl Announcing {
                 self.stations.note(link, packet.spa.into(), asker);
             }
             let gratuitous = packet.spa == packet.tpa;
-            self.somebody_has(now, facts, link, packet.spa.into(), asker, gratuitous, out);
+            self.somebody_has(scene, packet.spa.into(), asker, gratuitous, out);
         }
         let asks = packet.operation == Operation::Request && packet.spa != packet.tpa;
         if asks && self.answers_on(link, target) {
@@ -95,18 +105,14 @@ impl Announcing {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "all of them are the circumstances of one packet")]
     fn hear_ndp(
         &mut self,
-        now: Instant,
-        facts: &Facts,
-        link: LinkIndex,
-        own: MacAddr,
-        from: MacAddr,
+        scene: Scene<'_>,
         packet: &NdpRepr,
         counters: &mut Counters,
         out: &mut Vec<Action>,
     ) {
+        let Scene { facts, link, own, from, .. } = scene;
         match packet.message {
             Message::Solicitation { target, .. } if packet.source.is_unspecified() => {
                 if facts.station(from) == Station::Foreign {
@@ -123,7 +129,7 @@ impl Announcing {
                 if facts.station(asker) == Station::Foreign {
                     self.stations.note(link, packet.source.into(), asker);
                 }
-                self.somebody_has(now, facts, link, packet.source.into(), asker, false, out);
+                self.somebody_has(scene, packet.source.into(), asker, false, out);
                 if self.answers_on(link, target.into()) && !is_ours(packet.source, facts) {
                     counters.answers_sent += 1;
                     let answer = frames::advertisement(target, own, packet.source, true);
@@ -132,7 +138,7 @@ impl Announcing {
             }
             Message::Advertisement { target, target_mac, solicited, .. } => {
                 let mac = target_mac.unwrap_or(from);
-                self.somebody_has(now, facts, link, target.into(), mac, !solicited, out);
+                self.somebody_has(scene, target.into(), mac, !solicited, out);
             }
         }
     }
@@ -142,21 +148,18 @@ impl Announcing {
             && self.table.get(&address).is_some_and(|entry| entry.links.contains(&link))
     }
 
-    #[allow(clippy::too_many_arguments, reason = "all of them are the circumstances of one packet")]
     fn somebody_has(
         &mut self,
-        now: Instant,
-        facts: &Facts,
-        link: LinkIndex,
+        scene: Scene<'_>,
         address: IpAddr,
         mac: MacAddr,
         gratuitous: bool,
         out: &mut Vec<Action>,
     ) {
-        match facts.station(mac) {
+        match scene.facts.station(mac) {
             Station::Own => {}
             Station::Speaker(node) => out.push(Action::SpeakerHas { address, node, mac, gratuitous }),
-            Station::Foreign => self.foreign_has(now, facts, link, address, mac, out),
+            Station::Foreign => self.foreign_has(scene.now, scene.facts, scene.link, address, mac, out),
         }
     }
 }

@@ -3,8 +3,7 @@
 use super::claim::{Claim, Claimant};
 use super::record::{Holding, Record};
 use super::standing::{Desk, Owner, Position};
-use super::{Action, HANDOVER, HOLD};
-use crate::lan::{MacAddr, NodeName};
+use super::{Action, HANDOVER, HOLD, Sight};
 use crate::liveness::Verdict;
 use crate::mind::{Report, Withdrawal};
 
@@ -141,13 +140,8 @@ impl Desk<'_> {
 
     /// A speaker was seen on the LAN to have the address. Where its claim is known all is settled; where
     /// it is not, and the speaker is not heard otherwise, it is taken to be like ours but for the rank.
-    pub(super) fn seen_on_lan(
-        &mut self,
-        record: &mut Record,
-        node: &NodeName,
-        mac: MacAddr,
-        gratuitous: bool,
-    ) {
+    pub(super) fn seen_on_lan(&mut self, record: &mut Record, sight: &Sight<'_>) {
+        let Sight { node, mac, gratuitous, .. } = *sight;
         record.seen = Some((node.clone(), self.now));
         let address = record.address();
         let Some(holding) = record.holding.as_ref().filter(|holding| gratuitous && !holding.claim.probing)

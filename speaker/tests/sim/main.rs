@@ -4,7 +4,9 @@
 //! what must hold; `scenarios` and `random` are the tests.
 
 // A starting point for virtual time has to come from somewhere; nothing ever reads the clock again.
-#![allow(clippy::disallowed_methods, unreachable_pub, missing_docs)]
+#![allow(clippy::disallowed_methods)]
+// This is a test as a whole, helpers included.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
 
 mod client;
 mod invariants;

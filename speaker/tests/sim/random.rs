@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use landfall_speaker::lan::Vip;
 
-use crate::invariants::{hold_for, i1_no_void, i2_no_split};
+use crate::invariants::{hold_for, i1_no_void};
 use crate::scenarios::vip;
 use crate::world::{World, ms, vip_address};
 

@@ -212,9 +212,6 @@ impl World {
         self.handle(number, Event::Leave);
     }
 
-    pub fn send_to(&mut self, number: usize, frame: Vec<u8>) {
-        self.handle(number, Event::Frame { link: LINK, frame });
-    }
 
     fn links_of(&self, number: usize) -> Vec<Link> {
         let node = &self.nodes[number];
