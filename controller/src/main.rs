@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::http::HeaderValue;
+use axum::http::header::USER_AGENT;
 use clap::Parser;
 use kube::{Client, Config};
 use landfall_controller::config::{Cli, Command, LogFormat, Options};
@@ -34,15 +36,18 @@ async fn client() -> anyhow::Result<Client> {
     config.connect_timeout = Some(CONNECT);
     // Whatever fails is told to the mind, which knows better when and whether to try again.
     config.default_retry = false;
+    // So that an audit log tells who it was.
+    let user_agent = concat!("landfall-controller/", env!("CARGO_PKG_VERSION"));
+    config.headers.push((USER_AGENT, HeaderValue::from_static(user_agent)));
     Client::try_from(config).context("the credentials for the API server cannot be used")
 }
 
 fn log(options: &Options) -> anyhow::Result<()> {
-    // A single word is about us. Of the libraries one then hears what is wrong, save of kube's watches:
-    // what a person should know of those we say in our own words.
+    // A single word is about us. Of the libraries one then hears what is wrong, save of kube, which tells
+    // of every request that fails: what a person should know of those we say in our own words, once.
     let level: Result<LevelFilter, _> = options.log_level.parse();
     let directives = match level {
-        Ok(level) => format!("warn,kube_client=error,kube_runtime=error,landfall_controller={level}"),
+        Ok(level) => format!("warn,kube_client=off,kube_runtime=off,landfall_controller={level}"),
         Err(_) => options.log_level.clone(),
     };
     let filter = EnvFilter::try_new(directives)

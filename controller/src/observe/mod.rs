@@ -157,8 +157,8 @@ fn advice<K: Resource<DynamicType = ()>>(error: &watcher::Error) -> Option<Strin
     }
 }
 
-/// Waits 0.2 s, then twice as long each time, up to 5 s: an API server that comes back is met soon, and
-/// six watches that ask every five seconds do it no harm.
+/// Waits 0.2 s, then twice as long each time, up to 2 s: an API server that comes back is met soon, and
+/// six watches that ask every two seconds do it no harm.
 #[derive(Debug, Default)]
 struct Patience {
     failures: u32,
@@ -168,9 +168,9 @@ impl Iterator for Patience {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let wait = Duration::from_millis(200) * 2_u32.pow(self.failures.min(5));
-        self.failures += 1;
-        Some(wait.min(Duration::from_secs(5)))
+        let wait = Duration::from_millis(200) * 2_u32.pow(self.failures.min(4));
+        self.failures = self.failures.saturating_add(1);
+        Some(wait.min(Duration::from_secs(2)))
     }
 }
 
@@ -211,10 +211,10 @@ mod tests {
     }
 
     #[test]
-    fn patience_ends_at_five_seconds_and_starts_anew_after_success() {
+    fn patience_ends_at_two_seconds_and_starts_anew_after_success() {
         let mut patience = Patience::default();
         let waits: Vec<_> = patience.by_ref().take(7).map(|wait| wait.as_millis()).collect();
-        assert_eq!(waits, [200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(waits, [200, 400, 800, 1600, 2000, 2000, 2000]);
         patience.reset();
         assert_eq!(patience.next(), Some(Duration::from_millis(200)));
     }
