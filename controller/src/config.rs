@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
+use crate::lease::Timing;
 use crate::writer::fault::FaultPoint;
 
 /// Grants addresses to Services of type LoadBalancer and ranks the nodes that may announce them.
@@ -46,6 +47,18 @@ pub struct Options {
     /// The namespace of the Lease; without it POD_NAMESPACE, or else landfall-system.
     #[arg(long, env = "LANDFALL_LEADER_ELECT_NAMESPACE", value_name = "NAMESPACE", global = true)]
     pub leader_elect_namespace: Option<String>,
+    /// How long the others wait, after the last sign of life of the one that leads, before they take over.
+    #[arg(long, env = "LANDFALL_LEADER_ELECT_LEASE_DURATION", value_name = "DURATION", default_value = "15s",
+          value_parser = duration, global = true)]
+    pub leader_elect_lease_duration: Duration,
+    /// How long the one that leads goes on writing without having renewed its Lease.
+    #[arg(long, env = "LANDFALL_LEADER_ELECT_RENEW_DEADLINE", value_name = "DURATION", default_value = "10s",
+          value_parser = duration, global = true)]
+    pub leader_elect_renew_deadline: Duration,
+    /// How often the Lease is renewed and looked at.
+    #[arg(long, env = "LANDFALL_LEADER_ELECT_RETRY_PERIOD", value_name = "DURATION", default_value = "2s",
+          value_parser = duration, global = true)]
+    pub leader_elect_retry_period: Duration,
     /// Where /metrics, /healthz and /readyz are served.
     #[arg(long, env = "LANDFALL_LISTEN", value_name = "ADDRESS", default_value_t = default_listen(), global = true)]
     pub listen: SocketAddr,
@@ -94,7 +107,38 @@ pub enum LogFormat {
     Json,
 }
 
+/// The paces of the election cannot work together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "--leader-elect-retry-period ({retry_period:?}) must be shorter than --leader-elect-renew-deadline \
+     ({renew_deadline:?}), and that shorter than --leader-elect-lease-duration ({lease_duration:?}), which is \
+     at least 1s"
+)]
+pub struct TimingError {
+    lease_duration: Duration,
+    renew_deadline: Duration,
+    retry_period: Duration,
+}
+
 impl Options {
+    /// The paces of the election.
+    ///
+    /// # Errors
+    /// The leader could not renew in time, or could go on writing after another took over.
+    pub fn timing(&self) -> Result<Timing, TimingError> {
+        let (lease_duration, renew_deadline, retry_period) = (
+            self.leader_elect_lease_duration,
+            self.leader_elect_renew_deadline,
+            self.leader_elect_retry_period,
+        );
+        let ordered = retry_period < renew_deadline && renew_deadline < lease_duration;
+        if ordered && !retry_period.is_zero() && lease_duration >= Duration::from_secs(1) {
+            Ok(Timing { lease_duration, renew_deadline, retry_period })
+        } else {
+            Err(TimingError { lease_duration, renew_deadline, retry_period })
+        }
+    }
+
     /// The namespace of the Lease.
     pub fn lease_namespace(&self) -> String {
         let pod_namespace = || std::env::var("POD_NAMESPACE").ok();
@@ -137,6 +181,15 @@ mod tests {
         let cli = parse(&["--default-class=false", "--leader-elect=false"]).unwrap();
         assert!(!cli.options.default_class && !cli.options.leader_elect);
         assert!(parse(&["--leader-elect"]).unwrap().options.leader_elect);
+    }
+
+    #[test]
+    fn paces_of_the_election_that_cannot_work_are_refused() {
+        assert!(parse(&[]).unwrap().options.timing().is_ok());
+        let options = |arguments| parse(arguments).unwrap().options;
+        assert!(options(&["--leader-elect-renew-deadline", "15s"]).timing().is_err());
+        assert!(options(&["--leader-elect-retry-period", "10s"]).timing().is_err());
+        assert!(options(&["--leader-elect-retry-period", "0s"]).timing().is_err());
     }
 
     #[test]

@@ -76,8 +76,14 @@ pub async fn run(client: Client, options: &Options, mind: impl Decide) -> anyhow
     let (tenure, tenures) = watch::channel(Tenure::None);
     let (release, released) = oneshot::channel();
     let election = if options.leader_elect {
-        let election =
-            lease::driver::run(client.clone(), options.lease_namespace(), identity.clone(), tenure, released);
+        let election = lease::driver::run(
+            client.clone(),
+            options.lease_namespace(),
+            identity.clone(),
+            options.timing()?,
+            tenure,
+            released,
+        );
         tokio::spawn(election)
     } else {
         tracing::warn!("leader election is switched off: run one controller only");

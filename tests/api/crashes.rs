@@ -25,9 +25,9 @@ use serde_json::json;
 
 /// Leases short enough that a test need not wait long for a successor.
 const QUICK_LEASE: [(&str, &str); 3] = [
-    ("LANDFALL_LEASE_DURATION", "2s"),
-    ("LANDFALL_RENEW_DEADLINE", "1500ms"),
-    ("LANDFALL_RETRY_PERIOD", "300ms"),
+    ("LANDFALL_LEADER_ELECT_LEASE_DURATION", "2s"),
+    ("LANDFALL_LEADER_ELECT_RENEW_DEADLINE", "1500ms"),
+    ("LANDFALL_LEADER_ELECT_RETRY_PERIOD", "300ms"),
 ];
 
 pub(crate) fn stories() -> Vec<Story> {

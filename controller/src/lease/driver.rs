@@ -39,10 +39,11 @@ pub async fn run(
     client: Client,
     namespace: String,
     identity: String,
+    timing: Timing,
     tenure: watch::Sender<Tenure>,
     release: oneshot::Receiver<()>,
 ) {
-    let mut mind = LeaderElection::new(identity, Timing::default());
+    let mut mind = LeaderElection::new(identity, timing);
     let mut desk = Desk::new(Api::namespaced(client, &namespace), namespace);
     let mut vacancies = pin!(vacancies(desk.api.clone()));
     let mut release = pin!(release);
