@@ -47,11 +47,11 @@ fn mind(options: &Options, node: &str) -> Mind {
 }
 
 fn log(options: &Options) -> anyhow::Result<()> {
-    // A single word is about us. Of the libraries one then hears what is wrong, save of kube's watches:
-    // what a person should know of those we say in our own words.
+    // A single word is about us. Of the libraries one then hears what is wrong, save of kube: what a person
+    // should know of its failures we say in our own words.
     let level: Result<LevelFilter, _> = options.log_level.parse();
     let directives = match level {
-        Ok(level) => format!("warn,kube_client=error,kube_runtime=error,landfall_speaker={level}"),
+        Ok(level) => format!("warn,kube_client=off,kube_runtime=off,landfall_speaker={level}"),
         Err(_) => options.log_level.clone(),
     };
     let filter = EnvFilter::try_new(directives)

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use landfall_crds::Fallback;
+use landfall_speaker::drivers::direct;
 use landfall_speaker::drivers::lan_thread::{FromLan, LanThread};
 use landfall_speaker::drivers::netlink::{self, Network};
 use landfall_speaker::lan::{Link, LinkIndex, MacAddr, PeerInfo, PeerLink, Vip};
@@ -20,6 +21,7 @@ use landfall_speaker::metrics::Metrics;
 use landfall_speaker::mind::{Config, Event, Mind, Report};
 use landfall_speaker::sys::datagram::DatagramSocket;
 use landfall_speaker::sys::groups::Groups;
+use landfall_speaker::sys::packet::{PacketSocket, Receives};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
 use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -313,6 +315,30 @@ async fn datagrams_carry_a_ttl_of_255_and_say_so_on_arrival() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         };
         assert_eq!((from, ttl, payload.as_slice()), (ours, 255, &b"alive"[..]));
+    }
+}
+
+#[tokio::test]
+async fn the_kernel_takes_a_frame_of_our_own_for_a_datagram() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new().await;
+    let link = LinkIndex(wire.ours.link);
+    let sender = PacketSocket::open(link, Receives::Nothing).unwrap();
+    for (ours, theirs) in [("192.168.10.11", "192.168.10.99"), ("fd00::11", "fd00::99")] {
+        let (ours, theirs): (IpAddr, IpAddr) = (ours.parse().unwrap(), theirs.parse().unwrap());
+        wire.theirs.enter();
+        let far = DatagramSocket::open(LinkIndex(wire.theirs.link), "lan1", theirs, PORT).unwrap();
+        let frame = direct::frame((OUR_MAC, ours), (OTHER_MAC, theirs), PORT, b"alive!").unwrap();
+        sender.send(&frame).unwrap();
+        let mut buffer = [0; 64];
+        let start = Instant::now();
+        while !matches!(far.receive(&mut buffer), Ok(Some(got)) if (got.from, got.ttl, got.payload) == (ours, 255, b"alive!"))
+        {
+            assert!(start.elapsed() < LIMIT, "nothing came to {theirs}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 

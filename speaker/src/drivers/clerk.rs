@@ -82,7 +82,8 @@ impl Clerk {
             Watched::Apply(object) => {
                 let Some(vip) = books::vip(&object) else { return vec![unreadable(&object)] };
                 let address = vip.address;
-                let mut words = vec![Word::Desk(Note::Vip(address, Box::new(Known::of(&object))))];
+                let mut words =
+                    vec![Word::Desk(Note::Vip(address, Box::new(Known::of(&object, &self.node))))];
                 let was_held = self.vips_held.release(&address);
                 if books.write(vip) || was_held {
                     words.extend(books.vips.get(&address).map(|vip| Word::Mind(Event::Vip(vip.clone()))));
@@ -109,7 +110,7 @@ impl Clerk {
         for object in list {
             match books::vip(object) {
                 Some(vip) => {
-                    known.push((vip.address, Known::of(object)));
+                    known.push((vip.address, Known::of(object, &self.node)));
                     self.vips_held.release(&vip.address);
                     books.write(vip);
                 }

@@ -286,7 +286,7 @@ impl Desk {
             replaces: self.replaces.get(&address),
             settled: is_settled.then_some(wall),
         };
-        let status = virtual_ip_status::plan(&known.status, speaking)?;
+        let status = virtual_ip_status::plan(known, speaking)?;
         Some(Write::VirtualIpStatus { known: Box::new(known.clone()), status: Box::new(status) })
     }
 
@@ -304,6 +304,10 @@ impl Desk {
         match (key, written) {
             (Key::VirtualIp(address), Written::VirtualIp(known) | Written::Stale(known)) => {
                 self.queue.done(&key);
+                if known.status.announcer.as_ref().is_some_and(|announcer| announcer.node == self.node) {
+                    // It is replaced; should it come back, it is another announcement.
+                    self.replaces.remove(&address);
+                }
                 self.object(now, address, *known);
             }
             (Key::Speaker, Written::Speaker(speaker)) => {

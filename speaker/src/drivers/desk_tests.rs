@@ -15,7 +15,14 @@ fn address() -> IpAddr {
 }
 
 fn object(revision: u32, status: VirtualIPStatus) -> Known {
-    Known { name: ADDRESS.into(), uid: "u".into(), resource_version: revision.to_string(), status }
+    Known {
+        name: ADDRESS.into(),
+        uid: "u".into(),
+        resource_version: revision.to_string(),
+        status,
+        announcers_rank: Some(0),
+        own_rank: Some(1),
+    }
 }
 
 fn announcing(term: u64) -> Report {

@@ -253,6 +253,7 @@ impl Turning {
             }
             Event::VipGone(address) => self.outbox.picture.forget(*address),
             Event::Peers(peers) => {
+                self.sockets.set_peers(peers);
                 self.outbox.picture.keep_peers(|node| peers.iter().any(|peer| peer.node == *node));
             }
             _ => {}
@@ -269,19 +270,19 @@ impl Turning {
         let mut actions = std::mem::take(&mut self.actions);
         self.mind.handle(now, event, &mut actions);
         for action in actions.drain(..) {
-            self.perform(action);
+            self.perform(now, action);
         }
         self.actions = actions;
     }
 
-    fn perform(&mut self, action: Action) {
+    fn perform(&mut self, now: Instant, action: Action) {
         match action {
             Action::SendFrame { link, frame } => {
                 let sent = self.sockets.send_frame(link, &frame);
                 self.count_sent(Traffic::Frame, sent);
             }
             Action::SendDatagram { link, to, payload } => {
-                let sent = self.sockets.send_datagram(link, to, &payload);
+                let sent = self.sockets.send_datagram(now, link, to, &payload);
                 self.count_sent(Traffic::Datagram, sent);
             }
             Action::JoinGroup { link, group } => {
@@ -296,6 +297,7 @@ impl Turning {
                 }
             }
             Action::Report(report) => {
+                self.sockets.note(now, &report);
                 let told = Told { at: Timestamp::now(), report };
                 if !self.outbox.tell(told) {
                     self.metrics.dropped_reports.inc();

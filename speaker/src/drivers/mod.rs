@@ -21,6 +21,7 @@ pub mod books;
 pub mod clerk;
 pub mod conditions;
 pub mod desk;
+pub mod direct;
 pub mod gauges;
 pub mod holding;
 pub mod http;

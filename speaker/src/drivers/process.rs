@@ -112,7 +112,9 @@ pub async fn run(
         lan.send(Event::Leave).await?;
         let end = async {
             let _ = has_left.await;
-            sleep(LAST_WORDS).await;
+            if readiness.borrow().api.is_none() {
+                sleep(LAST_WORDS).await;
+            }
         };
         // Heartbeats, claims and answers go on meanwhile, and so do the watches: others claim.
         tokio::select! {

@@ -58,6 +58,7 @@ pub struct Lines {
 struct Ended {
     key: Key,
     written: Written,
+    trouble: Option<String>,
 }
 
 /// Writes for ever, until the thread of the mind ends or, after it has left, nothing is left to write.
@@ -68,6 +69,7 @@ pub async fn run(node: String, mut lines: Lines, metrics: Metrics) {
     let mut readiness = lines.readiness.subscribe();
     readiness.mark_changed();
     let mut leaving = false;
+    let mut trouble = Trouble::default();
     let mut gauges_at = None;
     loop {
         let now = Instant::now();
@@ -107,7 +109,10 @@ pub async fn run(node: String, mut lines: Lines, metrics: Metrics) {
                 desk.note(Instant::now(), note);
                 gauges_at.get_or_insert(now + GAUGES);
             }
-            Some(Ended { key, written }) = writes.next() => desk.written(Instant::now(), key, written),
+            Some(Ended { key, written, trouble: why }) = writes.next() => {
+                desk.written(Instant::now(), key, written);
+                trouble.take(why);
+            }
             Some(()) = events.under_way.next() => {}
             Ok(()) = readiness.changed() => {
                 let readiness = readiness.borrow_and_update().clone();
@@ -175,22 +180,44 @@ fn log(report: &Report) {
     }
 }
 
+/// Says what is wrong with writing: once, and again only if it changes.
+#[derive(Debug, Default)]
+struct Trouble {
+    said: Option<String>,
+}
+
+impl Trouble {
+    fn take(&mut self, now: Option<String>) {
+        match &now {
+            Some(text) if self.said != now => tracing::warn!("a write failed and is tried again: {text}"),
+            Some(text) => tracing::debug!("a write failed again: {text}"),
+            None if self.said.is_some() => tracing::info!("writing works again"),
+            None => {}
+        }
+        self.said = now;
+    }
+}
+
 async fn execute(client: Client, node: String, key: Key, write: Write, metrics: Metrics) -> Ended {
     let kind = match key {
         Key::Speaker => WriteKind::Speaker,
         Key::VirtualIp(_) => WriteKind::VirtualIP,
     };
-    let result = timeout(LIMIT, perform(&client, &node, &write)).await;
-    let (written, result) = match result {
+    let mut trouble = None;
+    let (written, result) = match timeout(LIMIT, perform(&client, &node, &write)).await {
         Ok(Ok(written)) => (written, WriteResult::Done),
-        Ok(Err(error)) => after_failure(&client, &write, error).await,
+        Ok(Err(error)) => {
+            let after = after_failure(&client, &node, &write, &error).await;
+            trouble = matches!(after.0, Written::Failed).then(|| api::in_words(&error));
+            after
+        }
         Err(_) => {
-            tracing::warn!("a write took longer than {} s; it is tried again", LIMIT.as_secs());
+            trouble = Some(format!("it took longer than {} s", LIMIT.as_secs()));
             (Written::Failed, WriteResult::Failed)
         }
     };
     metrics.count_write(kind, result);
-    Ended { key, written }
+    Ended { key, written, trouble }
 }
 
 async fn perform(client: &Client, node: &str, write: &Write) -> kube::Result<Written> {
@@ -233,29 +260,30 @@ async fn perform(client: &Client, node: &str, write: &Write) -> kube::Result<Wri
             });
             let api = Api::<VirtualIP>::all(client.clone());
             let new = api.patch_status(&known.name, &params, &Patch::Apply(patch)).await?;
-            Ok(Written::VirtualIp(Box::new(Known::of(&new))))
+            Ok(Written::VirtualIp(Box::new(Known::of(&new, node))))
         }
     }
 }
 
 /// What a failure means: where somebody else was faster, the object as it is now.
-async fn after_failure(client: &Client, write: &Write, error: kube::Error) -> (Written, WriteResult) {
-    let kube::Error::Api(status) = &error else {
-        tracing::warn!("a write failed and is tried again: {}", api::in_words(&error));
-        return (Written::Failed, WriteResult::Failed);
-    };
+async fn after_failure(
+    client: &Client,
+    node: &str,
+    write: &Write,
+    error: &kube::Error,
+) -> (Written, WriteResult) {
+    let kube::Error::Api(status) = error else { return (Written::Failed, WriteResult::Failed) };
     if status.is_not_found() {
         return (Written::Gone, WriteResult::Gone);
     }
     if !status.is_conflict() && !status.is_already_exists() {
-        tracing::warn!("the API server refuses a write: {}", api::in_words(&error));
         return (Written::Failed, WriteResult::Refused);
     }
     let now = match write {
         Write::VirtualIpStatus { known, .. } => {
             let get = Api::<VirtualIP>::all(client.clone());
             match timeout(LIMIT, get.get_opt(&known.name)).await {
-                Ok(Ok(Some(object))) => Written::Stale(Box::new(Known::of(&object))),
+                Ok(Ok(Some(object))) => Written::Stale(Box::new(Known::of(&object, node))),
                 Ok(Ok(None)) => Written::Gone,
                 _ => Written::Failed,
             }

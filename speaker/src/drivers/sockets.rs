@@ -3,10 +3,12 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
+use super::direct::{self, Directory};
 use super::interfaces::watched_at;
-use crate::lan::{Link, LinkIndex};
-use crate::mind::Event;
+use crate::lan::{Link, LinkIndex, MacAddr, PeerInfo};
+use crate::mind::{Event, Report};
 use crate::sys::datagram::DatagramSocket;
 use crate::sys::groups::Groups;
 use crate::sys::packet::{PacketSocket, Receives};
@@ -23,12 +25,16 @@ pub struct Sockets {
     port: u16,
     links: Vec<LinkSockets>,
     groups: Groups,
+    directory: Directory,
     buffer: Box<[u8; LONGEST]>,
 }
 
 #[derive(Debug)]
 struct LinkSockets {
     index: LinkIndex,
+    name: String,
+    mac: MacAddr,
+    carrier: bool,
     sender: PacketSocket,
     arp: PacketSocket,
     neighbours: PacketSocket,
@@ -58,7 +64,13 @@ pub enum Source {
 impl Sockets {
     /// None yet. Datagrams will go to and come from `port`.
     pub fn new(port: u16) -> Self {
-        Self { port, links: Vec::new(), groups: Groups::default(), buffer: Box::new([0; LONGEST]) }
+        Self {
+            port,
+            links: Vec::new(),
+            groups: Groups::default(),
+            directory: Directory::default(),
+            buffer: Box::new([0; LONGEST]),
+        }
     }
 
     /// Opens what `links` need and closes the rest. What could not be opened is told, and tried again
@@ -74,7 +86,7 @@ impl Sockets {
             };
             let sockets = match self.links.iter_mut().position(|sockets| sockets.index == link.index) {
                 Some(at) => &mut self.links[at],
-                None => match LinkSockets::open(link.index) {
+                None => match LinkSockets::open(link) {
                     Ok(sockets) => self.links.push_mut(sockets),
                     Err(error) => {
                         problem("open a raw socket", &error);
@@ -82,6 +94,12 @@ impl Sockets {
                     }
                 },
             };
+            if link.carrier && !sockets.carrier {
+                self.directory.came_up();
+            }
+            sockets.name.clone_from(&link.name);
+            sockets.mac = link.mac;
+            sockets.carrier = link.carrier;
             let wanted = watched_at(link);
             if sockets.datagram.as_ref().map(|(address, _)| *address) != wanted {
                 sockets.datagram = None;
@@ -167,21 +185,38 @@ impl Sockets {
     /// # Errors
     /// The link has no sockets (`NotConnected`), or see [`PacketSocket::send`].
     pub fn send_frame(&self, link: LinkIndex, frame: &[u8]) -> io::Result<()> {
-        self.on(link)?.sender.send(frame)
+        on(&self.links, link)?.sender.send(frame)
     }
 
-    /// Sends a datagram.
+    /// Sends a datagram; see [`direct`] for when it is sent twice.
     ///
     /// # Errors
     /// The link has no address yet (`NotConnected`), or see [`DatagramSocket::send`].
-    pub fn send_datagram(&self, link: LinkIndex, to: IpAddr, payload: &[u8]) -> io::Result<()> {
-        let (_, socket) = self.on(link)?.datagram.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        socket.send(to, payload)
+    pub fn send_datagram(
+        &mut self,
+        now: Instant,
+        link: LinkIndex,
+        to: IpAddr,
+        payload: &[u8],
+    ) -> io::Result<()> {
+        let link = on(&self.links, link)?;
+        let (from, socket) = link.datagram.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let sent = socket.send(to, payload);
+        let Some(mac) = self.directory.direct(now, &link.name, to) else { return sent };
+        match direct::frame((link.mac, *from), (mac, to), self.port, payload) {
+            Some(frame) => link.sender.send(&frame).or(sent),
+            None => sent,
+        }
     }
 
-    fn on(&self, link: LinkIndex) -> io::Result<&LinkSockets> {
-        let found = self.links.iter().find(|sockets| sockets.index == link);
-        found.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    /// Learns where the peers are.
+    pub fn set_peers(&mut self, peers: &[PeerInfo]) {
+        self.directory.set_peers(peers);
+    }
+
+    /// Learns which of them live.
+    pub fn note(&mut self, now: Instant, report: &Report) {
+        self.directory.note(now, report);
     }
 
     /// Joins a multicast group; see [`Groups::join`].
@@ -206,10 +241,18 @@ impl Sockets {
     }
 }
 
+fn on(links: &[LinkSockets], link: LinkIndex) -> io::Result<&LinkSockets> {
+    links.iter().find(|sockets| sockets.index == link).ok_or_else(|| io::ErrorKind::NotConnected.into())
+}
+
 impl LinkSockets {
-    fn open(index: LinkIndex) -> io::Result<Self> {
+    fn open(link: &Link) -> io::Result<Self> {
+        let index = link.index;
         Ok(Self {
             index,
+            name: link.name.clone(),
+            mac: link.mac,
+            carrier: false,
             sender: PacketSocket::open(index, Receives::Nothing)?,
             arp: PacketSocket::open(index, Receives::Arp)?,
             neighbours: PacketSocket::open(index, Receives::NeighbourDiscovery)?,

@@ -5,9 +5,12 @@
 //! says, changes what this node knows better, and carries the object's revision: if another node wrote
 //! in between, the write fails and is planned anew.
 //!
-//! A node never overwrites a newer announcement of another: of two, the one with the higher (epoch,
-//! term) stays. Where both are equal the later one stays, and that is the one that began when it had
-//! already seen the other's.
+//! A node never overwrites an announcement of another that goes before its own: the one with the higher
+//! epoch, then the higher term, then the better rank, as in the settlement between speakers. Only one
+//! that the object named when this node began to announce is overwritten by its equal: an isolated node
+//! announces without raising the term.
+
+use std::cmp::Reverse;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -33,12 +36,21 @@ pub struct Known {
     pub resource_version: String,
     /// What its status says.
     pub status: VirtualIPStatus,
+    /// The place of the announcer in the ranking, if it has one.
+    pub announcers_rank: Option<usize>,
+    /// The place of this node in it.
+    pub own_rank: Option<usize>,
 }
 
 impl Known {
-    /// From the object.
-    pub fn of(object: &VirtualIP) -> Self {
+    /// From the object, for the speaker of `node`.
+    pub fn of(object: &VirtualIP, node: &str) -> Self {
+        let candidates = || object.spec.placement.iter().flat_map(|placement| &placement.candidates);
+        let rank = |node: &str| candidates().position(|candidate| candidate.node == node);
+        let announcer = object.status.as_ref().and_then(|status| status.announcer.as_ref());
         Self {
+            announcers_rank: announcer.and_then(|announcer| rank(&announcer.node)),
+            own_rank: rank(node),
             name: object.name_any(),
             uid: object.uid().unwrap_or_default(),
             resource_version: object.resource_version().unwrap_or_default(),
@@ -72,11 +84,12 @@ pub struct Speaking<'a> {
 }
 
 /// The status to write, without what is not a speaker's; nothing where the object says it already.
-pub fn plan(known: &VirtualIPStatus, speaking: Speaking<'_>) -> Option<VirtualIPStatus> {
-    let mut wanted = owned(known);
+pub fn plan(known: &Known, speaking: Speaking<'_>) -> Option<VirtualIPStatus> {
+    let before = owned(&known.status);
+    let mut wanted = before.clone();
     announcer(&mut wanted, known, speaking);
     conflict(&mut wanted, speaking);
-    (wanted != owned(known)).then_some(wanted)
+    (wanted != before).then_some(wanted)
 }
 
 /// The part of a status that speakers own.
@@ -90,13 +103,13 @@ fn owned(status: &VirtualIPStatus) -> VirtualIPStatus {
     }
 }
 
-fn announcer(wanted: &mut VirtualIPStatus, known: &VirtualIPStatus, speaking: Speaking<'_>) {
-    let current = known.announcer.as_ref();
+fn announcer(wanted: &mut VirtualIPStatus, known: &Known, speaking: Speaking<'_>) {
+    let current = known.status.announcer.as_ref();
     let is_ours = current.is_some_and(|current| current.node == speaking.node);
     let view = speaking.view;
     match &view.answers {
         Answers::Now(ours) => {
-            if is_ours || current.is_none_or(|current| goes_before(ours, current, speaking.replaces)) {
+            if is_ours || current.is_none_or(|current| goes_before(known, ours, current, speaking.replaces)) {
                 announce(wanted, current, ours, speaking.node);
             }
         }
@@ -122,10 +135,12 @@ fn announcer(wanted: &mut VirtualIPStatus, known: &VirtualIPStatus, speaking: Sp
 }
 
 /// Whether our announcement goes before the one in the object.
-fn goes_before(ours: &Announcing, current: &Announcer, replaces: Option<&Announcer>) -> bool {
-    let (epoch, term) = (ours.epoch, number(ours.term));
-    (current.epoch, current.term) < (epoch, term)
-        || ((current.epoch, current.term) == (epoch, term) && replaces == Some(current))
+fn goes_before(known: &Known, ours: &Announcing, current: &Announcer, replaces: Option<&Announcer>) -> bool {
+    let last = usize::MAX;
+    let rank = |rank: Option<usize>| Reverse(rank.unwrap_or(last));
+    let own = (ours.epoch, number(ours.term), rank(known.own_rank));
+    let standing = (current.epoch, current.term, rank(known.announcers_rank));
+    own > standing || ((own.0, own.1) == (standing.0, standing.1) && replaces == Some(current))
 }
 
 fn announce(wanted: &mut VirtualIPStatus, current: Option<&Announcer>, ours: &Announcing, node: &str) {

@@ -36,6 +36,18 @@ fn status_of(announcer: Announcer) -> VirtualIPStatus {
     VirtualIPStatus { announcer: Some(announcer), ..VirtualIPStatus::default() }
 }
 
+/// The object with this status; the announcer is ranked first, n1 second.
+fn known(status: VirtualIPStatus) -> Known {
+    Known {
+        name: "192.168.10.50".into(),
+        uid: "u".into(),
+        resource_version: "1".into(),
+        status,
+        announcers_rank: Some(0),
+        own_rank: Some(1),
+    }
+}
+
 fn n1(view: &View) -> Speaking<'_> {
     Speaking { node: "n1", view, replaces: None, settled: None }
 }
@@ -48,23 +60,23 @@ fn announced(status: &VirtualIPStatus) -> (&str, &str) {
 #[test]
 fn the_first_announcement_is_written_once() {
     let view = announcing(1, 7, 100);
-    let written = plan(&VirtualIPStatus::default(), n1(&view)).unwrap();
+    let written = plan(&known(VirtualIPStatus::default()), n1(&view)).unwrap();
     let ours = written.announcer.as_ref().unwrap();
     assert_eq!((ours.node.as_str(), ours.term, ours.epoch), ("n1", 1, 7));
     assert_eq!(ours.mac, "02:00:00:00:00:01");
     assert_eq!(announced(&written), ("True", "Announcing"));
     assert!(written.last_announcers.is_empty());
-    assert_eq!(plan(&written, n1(&view)), None);
+    assert_eq!(plan(&known(written.clone()), n1(&view)), None);
 }
 
 #[test]
 fn a_takeover_puts_the_one_before_into_the_history() {
     let view = announcing(4, 7, 100);
-    let written = plan(&status_of(by("n2", 3, 7, 50)), n1(&view)).unwrap();
+    let written = plan(&known(status_of(by("n2", 3, 7, 50))), n1(&view)).unwrap();
     assert_eq!(written.announcer.as_ref().unwrap().node, "n1");
     let past = &written.last_announcers[0];
     assert_eq!((past.node.as_str(), past.since.0, past.until.0), ("n2", second(50), second(100)));
-    assert_eq!(plan(&written, n1(&view)), None);
+    assert_eq!(plan(&known(written.clone()), n1(&view)), None);
 }
 
 #[test]
@@ -73,7 +85,7 @@ fn the_history_is_bounded_and_latest_first() {
     for term in 1..=15 {
         let node = if term % 2 == 0 { "n1" } else { "n2" };
         let view = announcing(term, 7, i64::try_from(term).unwrap());
-        status = plan(&status, Speaking { node, ..n1(&view) }).unwrap();
+        status = plan(&known(status.clone()), Speaking { node, ..n1(&view) }).unwrap();
     }
     assert_eq!(status.last_announcers.len(), PAST);
     assert_eq!(status.last_announcers[0].until.0, second(15));
@@ -84,7 +96,7 @@ fn a_newer_announcement_of_another_is_never_overwritten() {
     for (term, epoch, other) in
         [(4, 7, by("n2", 5, 7, 1)), (9, 7, by("n2", 1, 8, 1)), (4, 7, by("n2", 4, 7, 1))]
     {
-        assert_eq!(plan(&status_of(other), n1(&announcing(term, epoch, 100))), None);
+        assert_eq!(plan(&known(status_of(other)), n1(&announcing(term, epoch, 100))), None);
     }
 }
 
@@ -93,81 +105,93 @@ fn of_two_equal_announcements_the_one_that_saw_the_other_stays() {
     // An isolated node announces without raising the term.
     let (view, other) = (announcing(4, 7, 100), by("n2", 4, 7, 1));
     let saw_it = Speaking { replaces: Some(&other), ..n1(&view) };
-    let written = plan(&status_of(other.clone()), saw_it).unwrap();
+    let written = plan(&known(status_of(other.clone())), saw_it).unwrap();
     assert_eq!(written.announcer.as_ref().unwrap().node, "n1");
     let came_back = by("n2", 4, 7, 200);
-    assert_eq!(plan(&status_of(came_back), saw_it), None);
+    assert_eq!(plan(&known(status_of(came_back)), saw_it), None);
+}
+
+#[test]
+fn of_two_equal_announcements_the_better_ranked_one_stays() {
+    let view = announcing(4, 7, 100);
+    let mut known = known(status_of(by("n2", 4, 7, 200)));
+    assert_eq!(plan(&known, n1(&view)), None);
+    known.own_rank = Some(0);
+    known.announcers_rank = Some(1);
+    assert!(plan(&known, n1(&view)).is_some());
+    known.announcers_rank = None;
+    assert!(plan(&known, n1(&view)).is_some());
 }
 
 #[test]
 fn a_restarted_speaker_that_announces_the_same_goes_on_with_it() {
     let view = announcing(4, 7, 100);
-    let before = plan(&VirtualIPStatus::default(), n1(&announcing(4, 7, 50))).unwrap();
-    assert_eq!(plan(&before, n1(&view)), None);
-    let raised = plan(&before, n1(&announcing(5, 7, 100))).unwrap();
+    let before = plan(&known(VirtualIPStatus::default()), n1(&announcing(4, 7, 50))).unwrap();
+    assert_eq!(plan(&known(before.clone()), n1(&view)), None);
+    let raised = plan(&known(before.clone()), n1(&announcing(5, 7, 100))).unwrap();
     assert_eq!(raised.announcer.as_ref().unwrap().since.0, second(100));
     assert!(raised.last_announcers.is_empty(), "it was this node all the time");
 }
 
 #[test]
 fn a_withdrawal_clears_the_announcer_only_where_it_was_this_node() {
-    let ours = plan(&VirtualIPStatus::default(), n1(&announcing(1, 7, 50))).unwrap();
+    let ours = plan(&known(VirtualIPStatus::default()), n1(&announcing(1, 7, 50))).unwrap();
     let view = withdrawn(Withdrawal::Released, 100);
-    let written = plan(&ours, n1(&view)).unwrap();
+    let written = plan(&known(ours.clone()), n1(&view)).unwrap();
     assert_eq!(written.announcer, None);
     assert_eq!(announced(&written), ("False", "Released"));
     assert_eq!(find(&written.conditions, ANNOUNCED).unwrap().last_transition_time.0, second(100));
     assert_eq!(written.last_announcers[0].until.0, second(100));
-    assert_eq!(plan(&written, n1(&view)), None);
-    assert_eq!(plan(&status_of(by("n2", 1, 7, 1)), n1(&view)), None);
-    assert_eq!(plan(&VirtualIPStatus::default(), n1(&view)), None);
+    assert_eq!(plan(&known(written.clone()), n1(&view)), None);
+    assert_eq!(plan(&known(status_of(by("n2", 1, 7, 1))), n1(&view)), None);
+    assert_eq!(plan(&known(VirtualIPStatus::default()), n1(&view)), None);
 }
 
 #[test]
 fn who_is_superseded_writes_nothing() {
-    let ours = plan(&VirtualIPStatus::default(), n1(&announcing(1, 7, 50))).unwrap();
-    assert_eq!(plan(&ours, n1(&withdrawn(Withdrawal::Superseded, 100))), None);
+    let ours = plan(&known(VirtualIPStatus::default()), n1(&announcing(1, 7, 50))).unwrap();
+    assert_eq!(plan(&known(ours.clone()), n1(&withdrawn(Withdrawal::Superseded, 100))), None);
 }
 
 #[test]
 fn what_an_earlier_run_announced_is_cleared_when_this_one_has_settled() {
-    let ours = plan(&VirtualIPStatus::default(), n1(&announcing(1, 7, 50))).unwrap();
+    let ours = plan(&known(VirtualIPStatus::default()), n1(&announcing(1, 7, 50))).unwrap();
     let view = View::default();
-    assert_eq!(plan(&ours, n1(&view)), None);
+    assert_eq!(plan(&known(ours.clone()), n1(&view)), None);
     let settled = Speaking { settled: Some(second(100)), ..n1(&view) };
-    let written = plan(&ours, settled).unwrap();
+    let written = plan(&known(ours.clone()), settled).unwrap();
     assert_eq!(written.announcer, None);
     assert_eq!(announced(&written), ("False", "NotEligible"));
-    assert_eq!(plan(&status_of(by("n2", 1, 7, 1)), settled), None);
+    assert_eq!(plan(&known(status_of(by("n2", 1, 7, 1))), settled), None);
 }
 
 #[test]
 fn a_refusal_is_said_where_nobody_announces_and_nobody_said_it() {
     let view = View { refused: Some((Refusal::GatewayAddress, second(5))), ..View::default() };
-    let written = plan(&VirtualIPStatus::default(), n1(&view)).unwrap();
+    let written = plan(&known(VirtualIPStatus::default()), n1(&view)).unwrap();
     assert_eq!(announced(&written), ("False", "AddressRefused"));
     let n2 = Speaking { node: "n2", ..n1(&view) };
-    assert_eq!(plan(&written, n2), None, "two that refuse do not write in turns");
-    assert_eq!(plan(&status_of(by("n3", 1, 7, 1)), n1(&view)), None);
+    assert_eq!(plan(&known(written.clone()), n2), None, "two that refuse do not write in turns");
+    assert_eq!(plan(&known(status_of(by("n3", 1, 7, 1))), n1(&view)), None);
 }
 
 #[test]
 fn a_conflict_comes_and_goes() {
     let mut view = announcing(1, 7, 50);
-    let quiet = plan(&VirtualIPStatus::default(), n1(&view)).unwrap();
+    let quiet = plan(&known(VirtualIPStatus::default()), n1(&view)).unwrap();
     assert_eq!(find(&quiet.conditions, ADDRESS_CONFLICT), None);
     view.conflict = Conflict::Now { mac: MacAddr([6; 6]), at: second(60) };
-    let loud = plan(&quiet, n1(&view)).unwrap();
+    let loud = plan(&known(quiet.clone()), n1(&view)).unwrap();
     let condition = find(&loud.conditions, ADDRESS_CONFLICT).unwrap();
     assert_eq!(condition.status, "True");
     assert!(condition.message.contains("06:06:06:06:06:06"), "{}", condition.message);
     assert_eq!(announced(&loud), ("True", "Announcing"));
     view.conflict = Conflict::Over { at: second(70) };
-    let over = plan(&loud, n1(&view)).unwrap();
+    let over = plan(&known(loud.clone()), n1(&view)).unwrap();
     assert_eq!(find(&over.conditions, ADDRESS_CONFLICT).unwrap().status, "False");
-    assert_eq!(plan(&over, n1(&view)), None);
+    assert_eq!(plan(&known(over.clone()), n1(&view)), None);
     let successor = announcing(2, 7, 80);
-    let taken = plan(&loud, Speaking { node: "n2", ..n1(&successor) }).unwrap();
+    let taken = plan(&known(loud.clone()), Speaking { node: "n2", ..n1(&successor) }).unwrap();
     assert_eq!(find(&taken.conditions, ADDRESS_CONFLICT).unwrap().status, "False");
 }
 
@@ -175,9 +199,9 @@ fn a_conflict_comes_and_goes() {
 fn a_conflict_is_said_beside_another_nodes_announcement_without_touching_it() {
     let other = status_of(by("n2", 1, 7, 1));
     let view = View { conflict: Conflict::Now { mac: MacAddr([6; 6]), at: second(60) }, ..View::default() };
-    let written = plan(&other, n1(&view)).unwrap();
+    let written = plan(&known(other.clone()), n1(&view)).unwrap();
     assert_eq!(written.announcer, other.announcer);
-    assert_eq!(plan(&written, n1(&view)), None);
+    assert_eq!(plan(&known(written.clone()), n1(&view)), None);
 }
 
 #[test]
@@ -197,7 +221,7 @@ fn what_is_not_a_speakers_is_left_out_of_what_is_written() {
         second(1),
     );
     status.conditions.push(foreign);
-    let written = plan(&status, n1(&announcing(1, 7, 50))).unwrap();
+    let written = plan(&known(status.clone()), n1(&announcing(1, 7, 50))).unwrap();
     assert!(written.last_holders.is_empty());
     assert_eq!(written.conditions.len(), 1);
 }

@@ -23,7 +23,9 @@ use super::readiness::{Known, Readiness};
 /// The first wait after a failed watch; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// The longest wait after a failed watch.
-const LAST_RETRY: Duration = Duration::from_secs(10);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// After so long without a failure the next one is a first one.
+const FORGIVE: Duration = Duration::from_secs(30);
 
 /// Where the watches tell what they see.
 #[derive(Debug)]
@@ -52,10 +54,11 @@ pub async fn run(client: Client, node: &str, listeners: &Listeners) -> Result<In
     let speakers = watched::<Speaker>(&client).map(Seen::Speaker);
     let mut seen = stream::select(vips, speakers);
     let mut clerk = Clerk::new(node);
+    let mut troubles = Troubles::default();
     loop {
         let deadline = clerk.next_deadline();
         let words = tokio::select! {
-            Some(seen) = seen.next() => see(&mut clerk, seen, listeners),
+            Some(seen) = seen.next() => see(&mut clerk, &mut troubles, seen, listeners),
             () = sleep_until(deadline) => {
                 let mut words = Vec::new();
                 let now = Instant::now();
@@ -81,19 +84,35 @@ where
         .boxed()
 }
 
-fn see(clerk: &mut Clerk, seen: Seen, listeners: &Listeners) -> Vec<Word> {
+/// What is wrong with either watch.
+#[derive(Debug, Default)]
+struct Troubles {
+    vips: Option<String>,
+    speakers: Option<String>,
+}
+
+fn see(clerk: &mut Clerk, troubles: &mut Troubles, seen: Seen, listeners: &Listeners) -> Vec<Word> {
     let mut words = Vec::new();
     let now = Instant::now();
-    let mut trouble = None;
     listeners.books.send_if_modified(|books| {
         match seen {
-            Seen::Vip(Ok(event)) => words = clerk.vip(now, event, books),
-            Seen::Speaker(Ok(event)) => words = clerk.speaker(now, event, books),
-            Seen::Vip(Err(error)) => trouble = Some(format!("VirtualIPs: {}", api::in_words(&error))),
-            Seen::Speaker(Err(error)) => trouble = Some(format!("Speakers: {}", api::in_words(&error))),
+            Seen::Vip(Err(error)) => troubles.vips = Some(api::in_words(&error)),
+            Seen::Speaker(Err(error)) => troubles.speakers = Some(api::in_words(&error)),
+            Seen::Vip(Ok(event)) => {
+                // That a list is about to be asked for does not say that there will be an answer.
+                troubles.vips = troubles.vips.take().filter(|_| matches!(event, watcher::Event::Init));
+                words = clerk.vip(now, event, books);
+            }
+            Seen::Speaker(Ok(event)) => {
+                troubles.speakers =
+                    troubles.speakers.take().filter(|_| matches!(event, watcher::Event::Init));
+                words = clerk.speaker(now, event, books);
+            }
         }
         words.iter().any(|word| matches!(word, Word::Mind(_)))
     });
+    let vips = troubles.vips.as_ref().map(|text| format!("VirtualIPs: {text}"));
+    let trouble = vips.or_else(|| troubles.speakers.as_ref().map(|text| format!("Speakers: {text}")));
     listeners.readiness.send_if_modified(|readiness| {
         let changed = readiness.api.is_some() != trouble.is_some();
         match (&readiness.api, &trouble) {
@@ -131,15 +150,24 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 /// Waits longer after each failure, each speaker a little differently, so that they do not all come at
 /// once when the API server is back.
+///
+/// The stream calls for a reset with everything it yields, even with the news that it is about to try
+/// again; so only a while without failures counts.
 #[derive(Debug, Default)]
 struct Patience {
     failures: u32,
+    last: Option<Instant>,
 }
 
 impl Iterator for Patience {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) >= FORGIVE) {
+            self.failures = 0;
+        }
+        self.last = Some(now);
         let wait = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.failures)).min(LAST_RETRY);
         self.failures = (self.failures + 1).min(16);
         let chance = RandomState::new().build_hasher().finish() % 1000;
@@ -148,7 +176,5 @@ impl Iterator for Patience {
 }
 
 impl Backoff for Patience {
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
+    fn reset(&mut self) {}
 }
