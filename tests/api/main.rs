@@ -7,6 +7,7 @@
 mod crashes;
 mod custom_resources;
 mod neighbours;
+mod policies;
 mod steady;
 
 use std::process::ExitCode;
@@ -22,10 +23,15 @@ fn main() -> ExitCode {
             landfall::apply_crds(lab)?;
             custom_resources::bad_objects_are_refused_with_a_sentence(lab.client()).await
         });
-    let stories: Vec<Story> =
-        [vec![custom_resources], neighbours::stories(), crashes::stories(), steady::stories()]
-            .into_iter()
-            .flatten()
-            .collect();
+    let stories: Vec<Story> = [
+        vec![custom_resources],
+        policies::stories(),
+        neighbours::stories(),
+        crashes::stories(),
+        steady::stories(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     run(LabOptions { nodes: 3, clients: 1, kubelets: false, ..LabOptions::default() }, stories)
 }
