@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use landfall_tests::lab::{Lab, LabOptions, ProxyMode, isolation, landfall};
+use landfall_tests::{bench::Bench, demo::Demo};
 use tokio::runtime::Runtime;
 
 /// A real Kubernetes on this machine, in namespaces of its own. Needs root.
@@ -25,6 +26,10 @@ struct Arguments {
 enum Subcommands {
     /// Open a shell in a lab with Landfall installed
     Shell(Shell),
+    /// Show what Landfall does, with times
+    Demo(Demo),
+    /// Measure what the README states
+    Bench(Bench),
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +62,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &arguments.command {
         Subcommands::Shell(shell) => shell.run(&inside, &runtime),
+        Subcommands::Demo(demo) => runtime.block_on(demo.run(&inside)).map(|()| ExitCode::SUCCESS),
+        Subcommands::Bench(bench) => runtime.block_on(bench.run(&inside)).map(|()| ExitCode::SUCCESS),
     }
 }
 
