@@ -262,13 +262,16 @@ impl Ownership {
         } else if step_changed {
             self.undecide_waiting();
         }
-        // Against a claim that does not go before ours: let the neighbours and the peer know.
-        let claims = changed.iter().filter(|address| self.peers.statement(node, **address).claim().is_some());
-        let contested: Vec<_> = claims.copied().collect();
+        // A claim against one of ours that does not go before it: let the neighbours and the peer know.
+        let is_contest = |own: &OwnBook, address: &IpAddr| {
+            own.statement(*address).claim().is_some()
+                && self.peers.statement(node, *address).claim().is_some()
+        };
+        let mut contested: Vec<_> =
+            changed.iter().filter(|address| is_contest(&self.own, address)).copied().collect();
         self.undecided.extend(changed);
         self.decide(now, around, out);
-        let contested: Vec<_> =
-            contested.into_iter().filter(|address| self.own.statement(*address).claim().is_some()).collect();
+        contested.retain(|address| self.own.statement(*address).claim().is_some());
         if !contested.is_empty() {
             out.extend(contested.iter().map(|address| Action::Correct(*address)));
             out.push(Action::Tell(contested));

@@ -1,1 +1,250 @@
-//! Tests.
+//! Stories of links and peers.
+
+#![allow(clippy::disallowed_methods)]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::mind::rng::Rng;
+
+const LAN: LinkIndex = LinkIndex(2);
+
+/// A machine with a clock that the story moves.
+struct Story {
+    liveness: Liveness,
+    start: Instant,
+    now: Instant,
+}
+
+fn name(text: &str) -> NodeName {
+    text.into()
+}
+
+fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+impl Story {
+    fn watching(peers: &[&str]) -> Self {
+        let timing = Timing { interval: ms(100), multiplier: 3 };
+        let start = Instant::now();
+        let mut story = Self { liveness: Liveness::new(timing, Rng::new(7)), start, now: start };
+        story.watch(peers);
+        story
+    }
+
+    fn watch(&mut self, peers: &[&str]) -> Vec<Action> {
+        let wanted = BTreeMap::from([(LAN, peers.iter().map(|peer| name(peer)).collect())]);
+        self.tell(Event::Watch(&wanted))
+    }
+
+    fn tell(&mut self, event: Event<'_>) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.liveness.handle(self.now, event, &mut out);
+        out.retain(|action| !matches!(action, Action::Touched(_)));
+        out
+    }
+
+    fn hear(&mut self, peer: &str, instance: u64) -> Vec<Action> {
+        let mut heard = self.tell(Event::Heard { link: LAN, node: &name(peer), instance, isolated: false });
+        heard.retain(|action| !matches!(action, Action::Beat(_)));
+        heard
+    }
+
+    /// Lets time pass; what was done meanwhile, without beats and questions.
+    fn pass(&mut self, duration: Duration) -> Vec<Action> {
+        let mut done = self.pass_with_beats(duration);
+        done.retain(|(_, action)| !matches!(action, Action::Beat(_) | Action::AskLan(_)));
+        done.into_iter().map(|(_, action)| action).collect()
+    }
+
+    fn pass_with_beats(&mut self, duration: Duration) -> Vec<(Duration, Action)> {
+        let until = self.now + duration;
+        let mut done = Vec::new();
+        while let Some(due) = self.liveness.next_deadline().filter(|due| *due <= until) {
+            self.now = self.now.max(due);
+            let at = self.now - self.start;
+            done.extend(self.tell(Event::Deadline).into_iter().map(|action| (at, action)));
+        }
+        self.now = until;
+        done
+    }
+
+    fn verdict(&self, peer: &str) -> Option<Verdict> {
+        self.liveness.verdict(LAN, &name(peer))
+    }
+}
+
+#[test]
+fn never_heard_is_not_dead() {
+    let mut story = Story::watching(&["n2"]);
+    assert_eq!(story.pass(ms(5000)), [Action::Isolated(LAN)]);
+    assert_eq!(story.verdict("n2"), Some(Verdict::NeverHeard));
+}
+
+#[test]
+fn three_missed_heartbeats_are_death_and_the_next_one_is_life() {
+    let mut story = Story::watching(&["n2", "n3"]);
+    assert_eq!(story.hear("n2", 1), [Action::Alive(LAN, name("n2"))]);
+    story.hear("n3", 1);
+    story.pass(ms(150));
+    assert_eq!(story.hear("n3", 1), []);
+    assert_eq!(story.pass(ms(149)), []);
+    assert_eq!(story.pass(ms(1)), [Action::Dead(LAN, name("n2"))]);
+    assert_eq!(story.hear("n2", 1), [Action::Alive(LAN, name("n2"))]);
+}
+
+#[test]
+fn heartbeats_are_sent_at_three_quarters_to_a_whole_of_the_interval() {
+    let mut story = Story::watching(&["n2"]);
+    let done = story.pass_with_beats(ms(10_000));
+    let beats: Vec<_> =
+        done.iter().filter(|(_, action)| *action == Action::Beat(LAN)).map(|(at, _)| *at).collect();
+    assert!((100..=134).contains(&beats.len()), "{}", beats.len());
+    for pair in beats.windows(2) {
+        assert!((ms(75)..=ms(100)).contains(&(pair[1] - pair[0])), "{:?}", pair[1] - pair[0]);
+    }
+    let pauses: std::collections::BTreeSet<_> = beats.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.len() > 50, "they differ");
+}
+
+#[test]
+fn a_link_that_hears_nobody_asks_the_lan_and_is_isolated_after_the_detection_time() {
+    let mut story = Story::watching(&["n2"]);
+    story.pass(ms(1000));
+    let met = story.hear("n2", 1);
+    assert_eq!(met, [Action::Alive(LAN, name("n2")), Action::Reached(LAN)]);
+    let done = story.pass_with_beats(ms(299));
+    let asks = done.iter().filter(|(_, action)| *action == Action::AskLan(LAN)).count();
+    assert_eq!(asks, 2, "at 150 ms and at 250 ms");
+    assert!(!done.iter().any(|(_, action)| matches!(action, Action::Isolated(_))));
+    assert_eq!(story.pass(ms(1)), [Action::Dead(LAN, name("n2")), Action::Isolated(LAN)]);
+    assert!(story.liveness.isolated_since(LAN).is_some());
+}
+
+#[test]
+fn another_station_keeps_a_lonely_link_from_being_isolated() {
+    let mut story = Story::watching(&["n2"]);
+    story.hear("n2", 1);
+    for _ in 0..20 {
+        story.pass(ms(100));
+        story.tell(Event::Station(LAN));
+        assert_eq!(story.liveness.isolated_since(LAN), None);
+    }
+    assert_eq!(story.verdict("n2"), Some(Verdict::Dead));
+}
+
+#[test]
+fn a_station_ends_isolation_with_caution_only_now_and_then() {
+    let mut story = Story::watching(&["n2"]);
+    story.pass(ms(1000));
+    assert!(story.tell(Event::Station(LAN)).contains(&Action::Reached(LAN)));
+    story.pass(ms(1000));
+    assert!(!story.tell(Event::Station(LAN)).contains(&Action::Reached(LAN)), "it asks each second");
+    story.pass(ms(31_000));
+    assert!(story.tell(Event::Station(LAN)).contains(&Action::Reached(LAN)));
+    story.pass(ms(1000));
+    assert!(story.hear("n2", 1).contains(&Action::Reached(LAN)), "a speaker always does");
+}
+
+#[test]
+fn another_instance_is_a_restart_and_the_former_is_believed_no_more() {
+    let mut story = Story::watching(&["n2"]);
+    story.hear("n2", 1);
+    assert_eq!(story.hear("n2", 2), [Action::Restarted(name("n2"))]);
+    assert!(!story.liveness.accepts(&name("n2"), 1));
+    assert_eq!(story.hear("n2", 1), [], "a late datagram of the former");
+}
+
+#[test]
+fn who_left_stays_away_until_it_starts_again() {
+    let mut story = Story::watching(&["n2", "n3"]);
+    story.hear("n2", 1);
+    let left = story.tell(Event::Goodbye { node: &name("n2"), instance: 1 });
+    assert_eq!(left, [Action::Left(name("n2"))]);
+    assert_eq!(story.hear("n2", 1), [], "a late datagram");
+    assert_eq!(story.verdict("n2"), Some(Verdict::Left));
+    let again = story.hear("n2", 2);
+    assert_eq!(again, [Action::Restarted(name("n2")), Action::Alive(LAN, name("n2"))]);
+}
+
+#[test]
+fn a_peer_that_hears_nobody_for_a_detection_time_is_deaf() {
+    let mut story = Story::watching(&["n2"]);
+    let mut done = Vec::new();
+    for _ in 0..4 {
+        done.extend(story.tell(Event::Heard { link: LAN, node: &name("n2"), instance: 1, isolated: true }));
+        done.extend(story.pass(ms(90)));
+    }
+    assert!(done.contains(&Action::Deaf(LAN, name("n2"))));
+    assert_eq!(story.verdict("n2"), Some(Verdict::Deaf));
+    story.hear("n2", 1);
+    assert_eq!(story.verdict("n2"), Some(Verdict::Alive));
+}
+
+#[test]
+fn a_link_is_listened_to_before_anything_is_claimed_there() {
+    let story = Story::watching(&["n2"]);
+    assert_eq!(story.liveness.settled_at(LAN), Some(story.start + ms(300)));
+    let mut alone = Story::watching(&[]);
+    assert_eq!(alone.liveness.settled_at(LAN), Some(alone.start), "nobody to listen for");
+    alone.pass(ms(100));
+    alone.watch(&["n2"]);
+    assert_eq!(alone.liveness.settled_at(LAN), Some(alone.start), "settled before they came");
+    alone.tell(Event::Watch(&BTreeMap::new()));
+    alone.pass(ms(100));
+    alone.watch(&["n2"]);
+    assert_eq!(alone.liveness.settled_at(LAN), Some(alone.now + ms(300)), "the carrier was lost");
+}
+
+#[test]
+fn a_peer_that_is_watched_no_more_is_gone() {
+    let mut story = Story::watching(&["n2", "n3"]);
+    story.hear("n2", 1);
+    assert!(story.watch(&["n3"]).contains(&Action::Dead(LAN, name("n2"))));
+    assert_eq!(story.verdict("n2"), None);
+}
+
+#[test]
+fn a_gap_of_ones_own_gives_everybody_one_more_interval_but_only_once() {
+    let mut story = Story::watching(&["n2"]);
+    story.hear("n2", 1);
+    story.now += ms(2000);
+    assert!(story.tell(Event::Gap { long: true }).contains(&Action::Reached(LAN)));
+    assert_eq!(story.verdict("n2"), Some(Verdict::Alive));
+    story.now += ms(99);
+    story.tell(Event::Gap { long: false });
+    story.now += ms(1);
+    assert!(story.tell(Event::Deadline).contains(&Action::Dead(LAN, name("n2"))), "no grace for ever");
+}
+
+proptest! {
+    /// Whatever is heard and whenever: who was heard within the detection time is not dead, who was not
+    /// for longer is not alive, and deadlines come to rest.
+    #[test]
+    fn verdicts_follow_what_was_heard(ops in proptest::collection::vec((0_u8..5, 0_u64..400, 0_u64..2), 1..60)) {
+        let mut story = Story::watching(&["n2", "n3"]);
+        let mut heard: BTreeMap<&str, Instant> = BTreeMap::new();
+        for (op, pause, instance) in ops {
+            story.pass(ms(pause));
+            match op {
+                0 | 1 => {
+                    let peer = if op == 0 { "n2" } else { "n3" };
+                    if story.liveness.accepts(&name(peer), instance) {
+                        heard.insert(peer, story.now);
+                    }
+                    story.hear(peer, instance);
+                }
+                2 => drop(story.tell(Event::Station(LAN))),
+                3 => drop(story.tell(Event::Deadline)),
+                _ => drop(story.pass(ms(1))),
+            }
+            for (peer, at) in &heard {
+                let expected = if story.now < *at + ms(300) { Verdict::Alive } else { Verdict::Dead };
+                story.tell(Event::Deadline);
+                prop_assert_eq!(story.verdict(peer), Some(expected), "{} at {:?}", peer, story.now - *at);
+            }
+            prop_assert!(story.liveness.next_deadline().is_none_or(|due| due > story.now));
+        }
+    }
+}

@@ -126,6 +126,8 @@ impl PeerBooks {
         let mut heard = Heard::default();
         let was_in_step = book.in_step();
         let is_first = book.told.is_none();
+        // Whoever is in step cannot learn from an older message.
+        let is_late = was_in_step && book.told.is_some_and(|(sequence, _)| header.sequence < sequence);
         book.mac = header.mac;
         if book.told.is_none_or(|(sequence, _)| sequence <= header.sequence) {
             book.told = Some((header.sequence, header.digest));
@@ -133,12 +135,12 @@ impl PeerBooks {
         }
         let mut writer = Writer { node, book, speaking: &mut self.speaking, changed: &mut heard.changed };
         match body {
-            Body::Changes(entries) => {
+            Body::Changes(entries) if !is_late => {
                 for entry in entries {
                     writer.write(entry, header.sequence);
                 }
             }
-            Body::Range { first, last, entries } if first <= last => {
+            Body::Range { first, last, entries } if first <= last && !is_late => {
                 let told = |address: &IpAddr| entries.iter().any(|entry| entry.address == *address);
                 let known = writer.book.statements.range(*first..=*last);
                 let unsaid: Vec<_> =
@@ -156,7 +158,7 @@ impl PeerBooks {
                     book.answered = Some(now);
                 }
             }
-            Body::Heartbeat | Body::Range { .. } | Body::Goodbye => {}
+            Body::Heartbeat | Body::Changes(_) | Body::Range { .. } | Body::Goodbye => {}
         }
         let Some(book) = self.books.get_mut(node) else { return heard };
         if book.in_step() {
@@ -300,3 +302,7 @@ fn unlist(speaking: &mut HashMap<IpAddr, Vec<NodeName>>, address: IpAddr, node: 
         }
     }
 }
+
+#[cfg(test)]
+#[path = "books_tests.rs"]
+mod tests;

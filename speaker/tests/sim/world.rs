@@ -212,7 +212,6 @@ impl World {
         self.handle(number, Event::Leave);
     }
 
-
     fn links_of(&self, number: usize) -> Vec<Link> {
         let node = &self.nodes[number];
         vec![Link {
