@@ -3,7 +3,8 @@
 //!
 //! Needs root; without, each test says that it is skipped.
 
-#![allow(clippy::disallowed_methods)]
+// Helpers of tests may panic as tests do, and the story runs in real time.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeSet;
 use std::fs::File;

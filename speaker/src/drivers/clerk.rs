@@ -21,6 +21,9 @@ const ONE_PEER: Duration = Duration::from_secs(10);
 /// How long many of them are: time for a person to see the alarm and bring the definition back.
 const MANY_PEERS: Duration = Duration::from_secs(300);
 
+/// More than so many that vanish together are not remarked upon one by one.
+const REMARKS: usize = 3;
+
 /// What the clerk wants done.
 #[derive(Debug)]
 pub enum Word {
@@ -144,17 +147,15 @@ impl Clerk {
         if self.vips_held.holds(&address) {
             return None;
         }
-        Some(if self.vips_held.hold(now, address, claimed) {
-            Word::Alarm(format!(
+        if self.vips_held.hold(now, address, claimed) {
+            return Some(Word::Alarm(format!(
                 "{} of {claimed} claimed addresses have lost their VirtualIP: was the definition deleted? They \
                  are announced for a while yet; bring it back with kubectl apply -f crds/",
                 self.vips_held.len()
-            ))
-        } else {
-            Word::Remark(format!(
-                "the VirtualIP of {address} vanished while it is claimed; it is announced on"
-            ))
-        })
+            )));
+        }
+        let remark = format!("the VirtualIP of {address} vanished while it is claimed; it is announced on");
+        (self.vips_held.len() <= REMARKS).then_some(Word::Remark(remark))
     }
 
     /// Something happened to a Speaker.

@@ -114,15 +114,15 @@ fn a_write_that_came_too_late_is_planned_anew() {
     let mut story = Story::begins();
     story.tell(announcing(1));
     let Some(Write::VirtualIpStatus { .. }) = story.next() else { panic!() };
-    let mut newer = VirtualIPStatus::default();
-    newer.announcer = Some(Announcer {
+    let theirs = Announcer {
         node: "n2".into(),
         interface: "eth0".into(),
         mac: MacAddr([3; 6]).to_string(),
         term: 9,
         epoch: 7,
         since: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH),
-    });
+    };
+    let newer = VirtualIPStatus { announcer: Some(theirs), ..VirtualIPStatus::default() };
     let stale = Written::Stale(Box::new(object(2, newer)));
     story.desk.written(story.now, Key::VirtualIp(address()), stale);
     assert_eq!(story.next(), None, "n2's announcement is newer");

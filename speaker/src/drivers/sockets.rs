@@ -16,8 +16,10 @@ use crate::sys::packet::{PacketSocket, Receives};
 /// The longest frame or datagram that is looked at. What speakers say to each other fits into an
 /// Ethernet frame; ARP and neighbour discovery are far shorter.
 const LONGEST: usize = 2048;
-/// How much of one socket is read before the others get their turn.
-const TURN: usize = 256;
+/// How many frames of one link are read before the others get their turn.
+const FRAMES: usize = 256;
+/// How many datagrams: all that the socket holds, for none of them must count as missing.
+const DATAGRAMS: usize = 8192;
 
 /// All sockets on the LAN.
 #[derive(Debug)]
@@ -128,7 +130,8 @@ impl Sockets {
 
     /// Takes what waits on a socket and gives it to `take`, a bounded number of times.
     pub fn read(&mut self, source: Source, mut take: impl FnMut(Event)) {
-        for _ in 0..TURN {
+        let turn = if matches!(source, Source::Datagram(_)) { DATAGRAMS } else { FRAMES };
+        for _ in 0..turn {
             let received = match source {
                 Source::Arp(at) => self.frame(at, |link| &link.arp),
                 Source::Neighbours(at) => self.frame(at, |link| &link.neighbours),

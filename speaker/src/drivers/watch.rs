@@ -40,9 +40,11 @@ pub struct Listeners {
     pub readiness: watch::Sender<Readiness>,
 }
 
+type Watched<K> = watcher::Result<Box<watcher::Event<K>>>;
+
 enum Seen {
-    Vip(watcher::Result<watcher::Event<VirtualIP>>),
-    Speaker(watcher::Result<watcher::Event<Speaker>>),
+    Vip(Watched<VirtualIP>),
+    Speaker(Watched<Speaker>),
 }
 
 /// Watches for ever.
@@ -72,15 +74,14 @@ pub async fn run(client: Client, node: &str, listeners: &Listeners) -> Result<In
     }
 }
 
-fn watched<K>(
-    client: &Client,
-) -> impl stream::Stream<Item = watcher::Result<watcher::Event<K>>> + Unpin + use<K>
+fn watched<K>(client: &Client) -> impl stream::Stream<Item = Watched<K>> + Unpin + use<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     watcher::watcher(Api::<K>::all(client.clone()), watcher::Config::default())
         .modify(|object| object.managed_fields_mut().clear())
         .backoff(Patience::default())
+        .map(|event| event.map(Box::new))
         .boxed()
 }
 
@@ -100,13 +101,13 @@ fn see(clerk: &mut Clerk, troubles: &mut Troubles, seen: Seen, listeners: &Liste
             Seen::Speaker(Err(error)) => troubles.speakers = Some(api::in_words(&error)),
             Seen::Vip(Ok(event)) => {
                 // That a list is about to be asked for does not say that there will be an answer.
-                troubles.vips = troubles.vips.take().filter(|_| matches!(event, watcher::Event::Init));
-                words = clerk.vip(now, event, books);
+                troubles.vips = troubles.vips.take().filter(|_| matches!(*event, watcher::Event::Init));
+                words = clerk.vip(now, *event, books);
             }
             Seen::Speaker(Ok(event)) => {
                 troubles.speakers =
-                    troubles.speakers.take().filter(|_| matches!(event, watcher::Event::Init));
-                words = clerk.speaker(now, event, books);
+                    troubles.speakers.take().filter(|_| matches!(*event, watcher::Event::Init));
+                words = clerk.speaker(now, *event, books);
             }
         }
         words.iter().any(|word| matches!(word, Word::Mind(_)))

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
-    sockopt::{Ipv4RecvTtl, Ipv6RecvHopLimit, Ipv6TClass},
+    sockopt::{Ipv4RecvTtl, Ipv6RecvHopLimit, Ipv6TClass, RcvBufForce},
 };
 use socket2::{Domain, Socket, Type};
 
@@ -14,6 +14,9 @@ use crate::lan::LinkIndex;
 
 /// Sent with every datagram, and demanded of every one that comes (RFC 5082): no router passed it on.
 const TTL: u32 = 255;
+/// Room for what a thousand speakers say within the detection time; the kernel's default holds some 280
+/// datagrams.
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// Network control, the class of routing protocols (RFC 4594 section 3.1), as a TOS byte.
 const CLASS_NETWORK_CONTROL: u32 = 0xc0;
 
@@ -59,6 +62,8 @@ impl DatagramSocket {
                 setsockopt(&socket, Ipv6TClass, &(CLASS_NETWORK_CONTROL as i32))?;
             }
         }
+        // Where it may not be forced, the kernel's default has to do.
+        let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER);
         let socket = Self { socket, link, port };
         socket.socket.bind(&socket.at(address).into())?;
         Ok(socket)
