@@ -28,7 +28,7 @@ const GATHER: Duration = Duration::from_millis(50);
 const SPEAKER_PACE: Duration = Duration::from_millis(500);
 /// How long a leaver waits before it clears the announcer: its successor's word comes first.
 const LEAVE: Duration = Duration::from_millis(500);
-/// After this time a speaker would have announced again what it announced when it last ended.
+/// So long after it is warm a speaker has announced again what it announced when it last ended.
 const SETTLE: Duration = Duration::from_secs(15);
 
 /// What the other drivers tell.
@@ -111,7 +111,8 @@ pub struct Announcement {
 #[derive(Debug)]
 pub struct Desk {
     node: String,
-    started: Instant,
+    /// Since when nothing is missing, if it ever was so.
+    warm_since: Option<Instant>,
     picture: Picture,
     objects: HashMap<IpAddr, Known>,
     replaces: HashMap<IpAddr, Announcer>,
@@ -127,10 +128,10 @@ pub struct Desk {
 
 impl Desk {
     /// The desk of `node`.
-    pub fn new(node: &str, now: Instant) -> Self {
+    pub fn new(node: &str) -> Self {
         Self {
             node: node.to_owned(),
-            started: now,
+            warm_since: None,
             picture: Picture::default(),
             objects: HashMap::new(),
             replaces: HashMap::new(),
@@ -223,6 +224,10 @@ impl Desk {
             Note::Readiness(readiness) => {
                 self.readiness = readiness;
                 self.push_speaker(now);
+                if self.warm_since.is_none() && self.readiness.missing().is_empty() {
+                    self.warm_since = Some(now);
+                    self.push_left_behind(now);
+                }
             }
         }
     }
@@ -231,13 +236,23 @@ impl Desk {
         if self.objects.get(&address).is_some_and(|old| !known.is_at_least(old)) {
             return;
         }
-        let is_ours = known.status.announcer.as_ref().is_some_and(|announcer| announcer.node == self.node);
         if self.picture.addresses.contains_key(&address) {
             self.queue.push(Key::VirtualIp(address), now);
-        } else if is_ours {
-            self.queue.push(Key::VirtualIp(address), now.max(self.started + SETTLE));
+        } else if let Some(warm_since) = self.warm_since.filter(|_| self.is_announcer(&known)) {
+            self.queue.push(Key::VirtualIp(address), now.max(warm_since + SETTLE));
         }
         self.objects.insert(address, known);
+    }
+
+    /// What this node announced when its speaker last ended is looked at again when it has settled.
+    fn push_left_behind(&mut self, now: Instant) {
+        let ours = self.objects.iter().filter(|(_, known)| self.is_announcer(known));
+        let left_behind: Vec<IpAddr> = ours.map(|(address, _)| *address).collect();
+        left_behind.into_iter().for_each(|address| self.queue.push(Key::VirtualIp(address), now + SETTLE));
+    }
+
+    fn is_announcer(&self, known: &Known) -> bool {
+        known.status.announcer.as_ref().is_some_and(|announcer| announcer.node == self.node)
     }
 
     fn push_speaker(&mut self, now: Instant) {
@@ -279,7 +294,7 @@ impl Desk {
         let Key::VirtualIp(address) = key else { return self.plan_speaker(wall) };
         let known = self.objects.get(&address)?;
         let silent = View::default();
-        let is_settled = now >= self.started + SETTLE && self.readiness.missing().is_empty();
+        let is_settled = self.warm_since.is_some_and(|since| now >= since + SETTLE);
         let speaking = Speaking {
             node: &self.node,
             view: self.picture.addresses.get(&address).unwrap_or(&silent),
@@ -304,7 +319,7 @@ impl Desk {
         match (key, written) {
             (Key::VirtualIp(address), Written::VirtualIp(known) | Written::Stale(known)) => {
                 self.queue.done(&key);
-                if known.status.announcer.as_ref().is_some_and(|announcer| announcer.node == self.node) {
+                if self.is_announcer(&known) {
                     // It is replaced; should it come back, it is another announcement.
                     self.replaces.remove(&address);
                 }

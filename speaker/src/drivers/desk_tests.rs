@@ -36,7 +36,7 @@ fn withdrawn(reason: Withdrawal) -> Report {
 impl Story {
     fn begins() -> Self {
         let now = Instant::now();
-        let mut desk = Desk::new("n1", now);
+        let mut desk = Desk::new("n1");
         desk.note(now, Note::Vips(vec![(address(), object(1, VirtualIPStatus::default()))]));
         Self { desk, now }
     }
@@ -102,7 +102,7 @@ fn the_latest_wins_and_what_came_between_is_never_written() {
 #[test]
 fn what_was_announced_before_the_object_was_known_is_written_when_it_is() {
     let now = Instant::now();
-    let mut story = Story { desk: Desk::new("n1", now), now };
+    let mut story = Story { desk: Desk::new("n1"), now };
     assert_eq!(story.tell(announcing(1)), None, "an Event needs an object");
     assert_eq!(story.next(), None);
     story.desk.note(now, Note::Vip(address(), Box::new(object(5, VirtualIPStatus::default()))));
@@ -151,6 +151,21 @@ fn a_leaver_lets_its_successor_write_first() {
     story.desk.note(story.now, Note::Vip(address(), Box::new(object(9, theirs))));
     story.later(LEAVE);
     assert_eq!(story.next(), None);
+}
+
+#[test]
+fn what_was_left_behind_is_cleared_when_the_speaker_has_settled() {
+    let mut story = Story::begins();
+    story.tell(announcing(1));
+    let ours = story.writes();
+    let mut story = Story { desk: Desk::new("n1"), now: story.now };
+    story.desk.note(story.now, Note::Vips(vec![(address(), object(2, ours))]));
+    story.later(SETTLE * 2);
+    assert_eq!(story.next(), None, "not before it is warm");
+    story.desk.note(story.now, Note::Readiness(ready()));
+    assert_eq!(story.next(), None);
+    story.later(SETTLE);
+    assert_eq!(story.writes().announcer, None);
 }
 
 #[test]

@@ -63,7 +63,7 @@ struct Ended {
 
 /// Writes for ever, until the thread of the mind ends or, after it has left, nothing is left to write.
 pub async fn run(node: String, mut lines: Lines, metrics: Metrics) {
-    let mut desk = Desk::new(&node, Instant::now());
+    let mut desk = Desk::new(&node);
     let mut writes = FuturesUnordered::new();
     let mut events = Events::new(&node);
     let mut readiness = lines.readiness.subscribe();
