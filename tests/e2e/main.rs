@@ -10,6 +10,7 @@ mod failover;
 mod isolation;
 mod lab;
 mod landfall;
+mod operations;
 
 use std::process::ExitCode;
 
@@ -19,9 +20,13 @@ use landfall_tests::{
 };
 
 fn main() -> ExitCode {
-    let stories: Vec<Story> = [lab::stories(), isolation::stories(), address::stories(), failover::stories()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let promises = [
+        lab::stories(),
+        isolation::stories(),
+        address::stories(),
+        failover::stories(),
+        operations::stories(),
+    ];
+    let stories: Vec<Story> = promises.into_iter().flatten().collect();
     run(LabOptions { nodes: 4, clients: 2, ..LabOptions::default() }, stories)
 }
