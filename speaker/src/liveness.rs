@@ -78,7 +78,7 @@ pub enum Action {
     Dead(LinkIndex, NodeName),
     /// A peer says for a whole detection time that it hears nobody on the link.
     Deaf(LinkIndex, NodeName),
-    /// A peer's process is another one; all that the former said is void.
+    /// A peer's process is another one.
     Restarted(NodeName),
     /// A peer has left.
     Left(NodeName),

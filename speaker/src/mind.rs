@@ -291,7 +291,6 @@ impl Mind {
                     }
                     self.report_peer(link, node, false, out);
                 }
-                liveness::Action::Restarted(node) => self.own(now, ownership::Event::Void(&node), out),
                 liveness::Action::Left(node) => {
                     let on = self.reported.keys().filter(|(_, known)| *known == node);
                     for (link, node) in on.cloned().collect::<Vec<_>>() {
@@ -300,8 +299,10 @@ impl Mind {
                     self.own(now, ownership::Event::Void(&node), out);
                 }
                 liveness::Action::Reached(link) => self.reached(now, link, out),
-                liveness::Action::Deaf(..) | liveness::Action::Isolated(_) | liveness::Action::Touched(_) => {
-                }
+                liveness::Action::Restarted(_)
+                | liveness::Action::Deaf(..)
+                | liveness::Action::Isolated(_)
+                | liveness::Action::Touched(_) => {}
             }
             is_changed = true;
         }

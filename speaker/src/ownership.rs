@@ -6,7 +6,7 @@
 //! one's claim is heard; a candidate claims when every better one is dead, has left or refuses, and as a
 //! backstop when nobody answers for the address; who returns takes nothing back by itself.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use crate::wire::speech::{Body, Header};
 pub mod books;
 pub mod claim;
 mod keep;
+mod lan;
 mod record;
 mod standing;
 #[cfg(test)]
@@ -76,7 +77,7 @@ pub enum Event<'a> {
     Around,
     /// A peer that is alive said something.
     Said(&'a NodeName, &'a Header, &'a Body),
-    /// All that a peer said is void: it left or restarted.
+    /// All that a peer said is void: it left.
     Void(&'a NodeName),
     /// Probes for an address went unanswered.
     ProbeClear(IpAddr),
@@ -294,6 +295,7 @@ impl Ownership {
     /// Decides every address about which anything changed.
     fn decide(&mut self, now: Instant, around: Around<'_>, out: &mut Vec<Action>) {
         let mut told = Vec::new();
+        let mut lans = BTreeMap::new();
         for address in std::mem::take(&mut self.undecided) {
             let Some(record) = self.records.get_mut(&address) else { continue };
             if let Some(wake) = record.wake.take() {
@@ -305,6 +307,7 @@ impl Ownership {
                 books: &self.peers,
                 timing: self.timing,
                 leaving_since: self.leaving_since,
+                lans: &mut lans,
                 out,
             };
             let (statement, forget) = desk.decide(record);
@@ -340,7 +343,8 @@ impl Ownership {
     fn speaker_has(&mut self, now: Instant, around: Around<'_>, sight: &Sight<'_>, out: &mut Vec<Action>) {
         let Some(record) = self.records.get_mut(&sight.address) else { return };
         let (books, timing, leaving_since) = (&self.peers, self.timing, self.leaving_since);
-        let mut desk = Desk { now, around, books, timing, leaving_since, out };
+        let lans = &mut BTreeMap::new();
+        let mut desk = Desk { now, around, books, timing, leaving_since, lans, out };
         desk.seen_on_lan(record, sight);
         self.undecided.insert(sight.address);
     }

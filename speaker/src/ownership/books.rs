@@ -73,6 +73,8 @@ impl OwnBook {
 
 #[derive(Clone, Debug, Default)]
 struct Book {
+    /// The process that says all this.
+    instance: u64,
     mac: MacAddr,
     /// The newest sequence heard, and the digest that came with it.
     told: Option<(u64, u64)>,
@@ -122,8 +124,14 @@ pub struct PeerBooks {
 impl PeerBooks {
     /// Writes down what a peer said.
     pub fn hear(&mut self, now: Instant, node: &NodeName, header: &Header, body: &Body) -> Heard {
-        let book = self.books.entry(node.clone()).or_default();
         let mut heard = Heard::default();
+        if self.books.get(node).is_some_and(|book| book.instance != header.instance) {
+            // Another process speaks for the node; what the former one said is void.
+            heard.leaving_changed = self.is_leaving(node);
+            heard.changed = self.forget(node);
+        }
+        let book = self.books.entry(node.clone()).or_default();
+        book.instance = header.instance;
         let was_in_step = book.in_step();
         let is_first = book.told.is_none();
         // Whoever is in step cannot learn from an older message.
@@ -131,7 +139,7 @@ impl PeerBooks {
         book.mac = header.mac;
         if book.told.is_none_or(|(sequence, _)| sequence <= header.sequence) {
             book.told = Some((header.sequence, header.digest));
-            heard.leaving_changed = std::mem::replace(&mut book.leaving, header.leaving) != header.leaving;
+            heard.leaving_changed |= std::mem::replace(&mut book.leaving, header.leaving) != header.leaving;
         }
         let mut writer = Writer { node, book, speaking: &mut self.speaking, changed: &mut heard.changed };
         match body {

@@ -69,6 +69,22 @@ fn a_late_copy_of_what_was_withdrawn_does_not_come_back() {
 }
 
 #[test]
+fn what_a_former_process_said_is_void_even_if_its_end_was_not_seen() {
+    let (mut theirs, mut books) = (OwnBook::default(), PeerBooks::default());
+    let (node, now) = (NodeName::from("n2"), Instant::now());
+    theirs.say(address(1), claim(1));
+    theirs.say(address(2), claim(1));
+    books.hear(now, &node, &header(&theirs), &everything(&theirs));
+    let mut restarted = OwnBook::default();
+    restarted.say(address(3), claim(2));
+    let another = Header { instance: 2, ..header(&restarted) };
+    let heard = books.hear(now, &node, &another, &everything(&restarted));
+    assert_eq!(heard.changed, [address(1), address(2), address(3)]);
+    assert!(books.is_in_step(&node));
+    assert_eq!(books.claims(address(1)).count(), 0);
+}
+
+#[test]
 fn queries_are_answered_at_a_pace() {
     let mut books = PeerBooks::default();
     let (node, now) = (NodeName::from("n2"), Instant::now());

@@ -4,7 +4,6 @@ use super::claim::{Claim, Claimant};
 use super::record::{Holding, Record};
 use super::standing::{Desk, Owner, Position};
 use super::{Action, HANDOVER, HOLD, Sight};
-use crate::liveness::Verdict;
 use crate::mind::{Report, Withdrawal};
 
 impl Desk<'_> {
@@ -23,7 +22,7 @@ impl Desk<'_> {
         if holding.leaving_since.is_none() {
             self.restamp(record, position, &mut holding);
         }
-        self.end_isolation(record, &mut holding);
+        self.end_isolation(record, position, &mut holding);
         if holding.links != position.links {
             holding.links.clone_from(&position.links);
             let links = holding.links.clone();
@@ -69,7 +68,7 @@ impl Desk<'_> {
             (None, None) => Some(Withdrawal::NotEligible),
             (None, Some(_)) => None,
         };
-        let rival = self.owner(record, &position.links);
+        let rival = self.owner(record, position);
         if let Some(rival) =
             rival.filter(|rival| rival.claimant().goes_before(&self.claimant(&holding.claim)))
         {
@@ -110,13 +109,8 @@ impl Desk<'_> {
 
     /// A claim made in isolation that nobody contests becomes one like any other as soon as a speaker is
     /// heard and all that it says is known.
-    fn end_isolation(&self, record: &mut Record, holding: &mut Holding) {
-        let links = &holding.links;
-        let in_touch = || {
-            let mut peers = links.iter().flat_map(|link| self.around.liveness.watched(*link));
-            peers.any(|(node, verdict)| verdict == Verdict::Alive && self.books.is_in_step(node))
-        };
-        if holding.claim.isolated && !self.is_hushed(links) && in_touch() {
+    fn end_isolation(&self, record: &mut Record, position: &Position, holding: &mut Holding) {
+        if holding.claim.isolated && !position.lan.is_hushed && position.lan.is_in_step {
             holding.claim.isolated = false;
             record.term = record.term.saturating_add(1);
             holding.claim.term = record.term;

@@ -1,9 +1,12 @@
 //! The desk at which one address is decided: where this node and the others stand about it.
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Instant;
 
 use super::books::PeerBooks;
 use super::claim::{Claim, Claimant, Statement};
+use super::lan::Lan;
 use super::record::Record;
 use super::{Action, Around};
 use crate::lan::{LinkIndex, MacAddr, NodeName};
@@ -17,6 +20,8 @@ pub(super) struct Desk<'a> {
     pub(super) books: &'a PeerBooks,
     pub(super) timing: Timing,
     pub(super) leaving_since: Option<Instant>,
+    /// The links that were looked at for the decisions that are made together.
+    pub(super) lans: &'a mut BTreeMap<Vec<LinkIndex>, Rc<Lan>>,
     pub(super) out: &'a mut Vec<Action>,
 }
 
@@ -24,6 +29,8 @@ pub(super) struct Desk<'a> {
 pub(super) struct Position {
     /// The links with carrier that carry it.
     pub(super) links: Vec<LinkIndex>,
+    /// How things stand on them.
+    pub(super) lan: Rc<Lan>,
     /// All that may announce it, best first.
     pub(super) ranking: Vec<NodeName>,
     /// This node's place among them.
@@ -85,10 +92,20 @@ impl Desk<'_> {
         self.around.facts.own()
     }
 
-    pub(super) fn position(&self, record: &Record) -> Position {
+    pub(super) fn position(&mut self, record: &Record) -> Position {
         let ranking = self.around.facts.ranking(&record.vip);
+        let links = self.around.facts.carrying(&record.vip);
+        let lan = match self.lans.get(&links) {
+            Some(lan) => Rc::clone(lan),
+            None => {
+                let lan = Rc::new(Lan::survey(self.now, self.around, self.books, &links));
+                self.lans.insert(links.clone(), Rc::clone(&lan));
+                lan
+            }
+        };
         Position {
-            links: self.around.facts.carrying(&record.vip),
+            links,
+            lan,
             rank: ranking.iter().position(|node| node == self.own()),
             ranking,
             refusal: self.around.facts.refusal(record.address()),
@@ -140,10 +157,18 @@ impl Desk<'_> {
         self.verdict(links, node) == Some(Verdict::Alive)
     }
 
-    /// The best claim of a peer that is alive on the links.
-    pub(super) fn owner(&self, record: &Record, links: &[LinkIndex]) -> Option<Owner> {
+    /// The best claim of a peer that is alive on the links, or anywhere if nothing is heard on the links:
+    /// who is cut off there believes whoever it hears elsewhere.
+    pub(super) fn owner(&self, record: &Record, position: &Position) -> Option<Owner> {
+        let links = &position.links;
+        let is_cut_off = position.lan.isolated_since.is_some();
+        let is_alive = |node: &NodeName| {
+            let anywhere =
+                || self.around.liveness.verdicts(node).any(|(_, verdict)| verdict == Verdict::Alive);
+            self.is_alive(links, node) || (is_cut_off && anywhere())
+        };
         let claims = self.books.claims(record.address());
-        let alive = claims.filter(|(node, _, _)| self.is_alive(links, node));
+        let alive = claims.filter(|(node, _, _)| is_alive(node));
         let best = alive.min_by(|a, b| {
             let claimant =
                 |(node, mac, claim): &(&NodeName, MacAddr, &Claim)| (*mac, **claim, (*node).clone());
@@ -161,24 +186,6 @@ impl Desk<'_> {
             || said.claim().is_some_and(|claim| claim.leaving)
             || self.books.is_leaving(node)
             || matches!(self.verdict(links, node), Some(Verdict::Dead | Verdict::Left | Verdict::Deaf))
-    }
-
-    /// Since when this node hears nothing at all where the address is announced.
-    pub(super) fn isolated_since(&self, links: &[LinkIndex]) -> Option<Instant> {
-        let liveness = self.around.liveness;
-        let watched = || links.iter().filter(|link| liveness.watched(**link).next().is_some());
-        let since = watched().map(|link| liveness.isolated_since(*link));
-        // Isolated only where no link is left that is not.
-        since.collect::<Option<Vec<_>>>()?.into_iter().max()
-    }
-
-    /// Whether on one link at least the silence of a peer means something.
-    pub(super) fn is_in_touch(&self, links: &[LinkIndex]) -> bool {
-        links.iter().any(|link| self.around.liveness.is_in_touch(self.now, *link))
-    }
-
-    pub(super) fn is_hushed(&self, links: &[LinkIndex]) -> bool {
-        links.iter().any(|link| self.around.hush.is_hushed(*link))
     }
 
     pub(super) fn report_announcing(&mut self, record: &Record, links: &[LinkIndex], claim: &Claim) {

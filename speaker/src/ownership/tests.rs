@@ -117,9 +117,7 @@ impl Story {
         for action in out {
             match action {
                 liveness::Action::Beat(_) | liveness::Action::AskLan(_) => continue,
-                liveness::Action::Restarted(node) | liveness::Action::Left(node) => {
-                    self.tell(Event::Void(&node));
-                }
+                liveness::Action::Left(node) => self.tell(Event::Void(&node)),
                 _ => {}
             }
             self.tell(Event::Around);

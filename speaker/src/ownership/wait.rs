@@ -6,6 +6,7 @@ use super::claim::Claim;
 use super::record::{Holding, Record};
 use super::standing::{Desk, Position};
 use super::{Action, ISOLATED_WAIT};
+use crate::lan::NodeName;
 use crate::liveness::Verdict;
 
 /// So long before a claim by backstop the LAN is asked whether anybody answers after all.
@@ -18,14 +19,14 @@ const LONGEST_DOUBT: Duration = Duration::from_secs(1);
 impl Desk<'_> {
     /// Goes on waiting, or claims.
     pub(super) fn wait(&mut self, record: &mut Record, position: &Position) {
-        let Position { links, rank, ranking, refusal } = position;
+        let Position { links, lan, rank, ranking, refusal } = position;
         let may =
             record.vip.claimed && refusal.is_none() && !links.is_empty() && self.leaving_since.is_none();
         let Some(rank) = rank.filter(|_| may) else {
             record.void_since = None;
             return;
         };
-        let owner = self.owner(record, links);
+        let owner = self.owner(record, position);
         let mut is_meant = false;
         if let Some(owner) = &owner {
             record.last_owner = Some(owner.node.clone());
@@ -39,14 +40,13 @@ impl Desk<'_> {
             }
         }
         let since = if is_meant { self.now } else { *record.void_since.get_or_insert(self.now) };
-        if !self.may_act(record, links, is_meant) {
+        if !self.may_act(record, position, is_meant) {
             return;
         }
-        let settled = self.settled_at(links).unwrap_or(since);
-        let start = since.max(settled);
+        let start = lan.settled_at.map_or(since, |settled_at| settled_at.max(since));
         let steps = self.timing.interval * u32::try_from(rank).unwrap_or(u32::MAX);
         let better = &ranking[..rank];
-        match self.isolated_since(links) {
+        match lan.isolated_since {
             Some(isolated) => {
                 let due = start.max(isolated) + ISOLATED_WAIT + steps;
                 if self.nobody_answers(record, position, due) {
@@ -54,7 +54,12 @@ impl Desk<'_> {
                 }
             }
             // Nothing is heard for a moment: that will be over, or turn out to be isolation.
-            None if !self.is_in_touch(links) => {}
+            None if !lan.is_in_touch => {}
+            None if rank == 0 && !is_meant && lan.is_among_strangers => {
+                if self.nobody_answers(record, position, start) {
+                    self.claim(record, position, rank, false);
+                }
+            }
             None if is_meant || better.iter().all(|node| self.is_passed_over(record, links, node)) => {
                 self.claim(record, position, rank, false);
             }
@@ -68,42 +73,25 @@ impl Desk<'_> {
 
     /// Whether the links were listened to for long enough, no peer is about to say more, and an address
     /// whose object is gone was not simply released.
-    fn may_act(&mut self, record: &mut Record, links: &[crate::lan::LinkIndex], is_meant: bool) -> bool {
-        let settled = self.settled_at(links);
-        if settled.is_none() || self.is_hushed(links) {
+    fn may_act(&mut self, record: &mut Record, position: &Position, is_meant: bool) -> bool {
+        let lan = &position.lan;
+        let Some(settled_at) = lan.settled_at.filter(|_| !lan.is_hushed) else {
             // The end of either is an event.
             return false;
-        }
-        if let Some(settled) = settled.filter(|settled| *settled > self.now) {
-            record.wake_at(settled);
-            return false;
-        }
-        let peers = links.iter().flat_map(|link| self.around.liveness.watched(*link));
-        let alive = peers.filter(|(_, verdict)| *verdict == Verdict::Alive);
-        let wait_until = alive.filter_map(|(node, _)| self.books.wait_for(node)).max();
-        if let Some(until) = wait_until.filter(|until| *until > self.now) {
-            record.wake_at(until);
-            return false;
-        }
-        let was_released = || {
-            !record.last_owner.as_ref().is_some_and(|owner| {
-                self.books.is_leaving(owner)
-                    || matches!(
-                        self.verdict(links, owner),
-                        Some(Verdict::Dead | Verdict::Left | Verdict::Deaf)
-                    )
-            })
         };
-        is_meant || record.gone_since.is_none() || !was_released()
-    }
-
-    fn settled_at(&self, links: &[crate::lan::LinkIndex]) -> Option<Instant> {
-        links
-            .iter()
-            .map(|link| self.around.liveness.settled_at(*link))
-            .collect::<Option<Vec<_>>>()?
-            .into_iter()
-            .max()
+        let wait_until = lan.wait_until.map_or(settled_at, |until| until.max(settled_at));
+        if wait_until > self.now {
+            record.wake_at(wait_until);
+            return false;
+        }
+        let is_void = |owner: &NodeName| {
+            self.books.is_leaving(owner)
+                || matches!(
+                    self.verdict(&position.links, owner),
+                    Some(Verdict::Dead | Verdict::Left | Verdict::Deaf)
+                )
+        };
+        is_meant || record.gone_since.is_none() || record.last_owner.as_ref().is_some_and(is_void)
     }
 
     /// Whether `due` has come and nobody was seen to answer. The LAN is asked shortly before.

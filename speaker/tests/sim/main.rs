@@ -10,6 +10,7 @@
 
 mod client;
 mod invariants;
+mod ops;
 mod random;
 mod scenarios;
 mod world;

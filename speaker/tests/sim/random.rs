@@ -66,8 +66,9 @@ fn mend_everything(world: &mut World) {
 #[test]
 fn random_faults_end_with_one_owner_for_every_address() {
     let seeds = std::env::var("LANDFALL_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
+    let first = std::env::var("LANDFALL_SIM_FIRST").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     let (mut longest_split, mut events) = (Duration::ZERO, 0);
-    for seed in 0..seeds {
+    for seed in first..first + seeds {
         let mut world = World::new(NODES, seed + 1000);
         world.run(ms(600));
         for number in 0..ADDRESSES {

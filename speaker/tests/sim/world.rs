@@ -71,6 +71,10 @@ pub struct World {
     pub has_gateway: bool,
     /// Whether status flows back: who was announced before, and under which term.
     pub status_flows: bool,
+    /// A firewall keeps the speakers' datagrams from everybody.
+    pub drops_datagrams: bool,
+    /// The first node of each pair does not know of the second.
+    pub strangers: Vec<(usize, usize)>,
     queue: BTreeMap<(Instant, u64), What>,
     sequence: u64,
     seed: u64,
@@ -119,6 +123,8 @@ impl World {
             datagrams_sent: 0,
             has_gateway: true,
             status_flows: true,
+            drops_datagrams: false,
+            strangers: Vec::new(),
             queue: BTreeMap::new(),
             sequence: 0,
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -178,6 +184,15 @@ impl World {
         self.handle(number, Event::Links(links));
     }
 
+    /// All nodes learn of each other.
+    pub fn introduce_all(&mut self) {
+        self.strangers.clear();
+        for number in 0..self.nodes.len() {
+            let peers = self.peers_of(number);
+            self.handle(number, Event::Peers(peers));
+        }
+    }
+
     pub fn freeze(&mut self, number: usize, duration: Duration) {
         self.nodes[number].frozen_until = Some(self.now + duration);
         let at = self.now + duration;
@@ -224,7 +239,8 @@ impl World {
     }
 
     fn peers_of(&self, number: usize) -> Vec<PeerInfo> {
-        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != number);
+        let knows = |other: usize| other != number && !self.strangers.contains(&(number, other));
+        let others = self.nodes.iter().enumerate().filter(|(other, _)| knows(*other));
         others
             .map(|(_, node)| PeerInfo {
                 node: node.name.clone(),
@@ -352,7 +368,9 @@ impl World {
                     self.datagrams_sent += 1;
                     let from = self.nodes[number].address;
                     let receiver = self.nodes.iter().position(|node| node.address == to).unwrap();
-                    if let Some(at) = self.passes(Some(number), Some(receiver)) {
+                    if !self.drops_datagrams
+                        && let Some(at) = self.passes(Some(number), Some(receiver))
+                    {
                         let event = Event::Datagram { link: LINK, from, ttl: 255, payload };
                         self.schedule(at, What::Deliver(receiver, event));
                     }
@@ -425,7 +443,6 @@ impl World {
     }
 
     // What can be seen.
-
     /// Whether a station's frames reach the node.
     pub fn is_reachable(&self, number: usize) -> bool {
         let node = &self.nodes[number];
