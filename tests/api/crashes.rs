@@ -17,7 +17,7 @@ use landfall_tests::{
         landfall::{ByHand, CONTROLLER, SPEAKER},
         seconds,
     },
-    services::{addresses, granted, pool, services, virtual_ips},
+    services::{addresses, announcer, granted, pool, services, virtual_ips},
     story::Story,
 };
 use nix::sys::signal::Signal;
@@ -45,6 +45,9 @@ pub(crate) fn stories() -> Vec<Story> {
 
 /// Landfall's accounts and rights, a pool, and a speaker on each node.
 async fn prepared(lab: &Lab) -> Result<ByHand> {
+    // A story that failed may have left some.
+    stop(lab, CONTROLLER);
+    stop(lab, SPEAKER);
     let by_hand = ByHand::prepare(lab)?;
     pool(lab, "lan", &json!({"addresses": ["192.168.10.128-192.168.10.250", "fd10::1:0/112"]})).await?;
     Ok(by_hand)
@@ -137,7 +140,7 @@ async fn killed_between_any_two_writes(lab: &Lab) -> Result<()> {
         let mut environment = QUICK_LEASE.to_vec();
         environment.push(("LANDFALL_FAULT_POINT", &point));
         by_hand.start_controller(lab, first, &environment).await?;
-        eventually(seconds(10), "the one to be killed leads", async || leader(lab, "n1").await).await?;
+        eventually(seconds(30), "the one to be killed leads", async || leader(lab, "n1").await).await?;
         by_hand.start_controller(lab, second, &QUICK_LEASE).await?;
         let names = ["crash-a".to_owned(), "crash-b".to_owned()];
         create(lab, &names).await?;
@@ -224,7 +227,8 @@ async fn sleeping_leader(lab: &Lab) -> Result<()> {
     start_speakers(lab, &by_hand).await?;
     let (first, second) = (lab.node("n1")?, lab.node("n2")?);
     by_hand.start_controller(lab, first, &[]).await?;
-    eventually(seconds(10), "the first leads", async || leader(lab, "n1").await).await?;
+    // The Lease of one that was killed has to expire.
+    eventually(seconds(30), "the first leads", async || leader(lab, "n1").await).await?;
     by_hand.start_controller(lab, second, &[]).await?;
     let before: Vec<String> = (0..10).map(|number| format!("before-{number}")).collect();
     create(lab, &before).await?;
@@ -259,9 +263,12 @@ async fn api_away_at_start(lab: &Lab) -> Result<()> {
     let by_hand = prepared(lab).await?;
     // Their credentials have to be had while it is there.
     start_speakers(lab, &by_hand).await?;
-    by_hand.start_controller(lab, lab.node("n1")?, &[]).await?;
+    by_hand.start_controller(lab, lab.node("n1")?, &QUICK_LEASE).await?;
     Service::new("waits", "nobody").load_balancer().apply(lab).await?;
     let address = granted(lab, "waits", 2).await?[0];
+    // What a speaker has announced it also finds in its state after a restart.
+    announcer(lab, address).await?;
+    tokio::time::sleep(seconds(2)).await;
     stop(lab, CONTROLLER);
     stop(lab, SPEAKER);
     lab.control_plane().kill_api_server()?;

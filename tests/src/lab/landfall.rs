@@ -125,6 +125,8 @@ impl ByHand {
         fs::create_dir_all(&binaries)?;
         for binary in [CONTROLLER, SPEAKER] {
             let copy = binaries.join(binary);
+            // A file that a process still runs cannot be written, but its name can be given to another.
+            let _absent_the_first_time = fs::remove_file(&copy);
             fs::copy(programs::ours(binary)?, &copy)?;
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
         }
