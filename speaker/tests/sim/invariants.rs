@@ -26,8 +26,14 @@ struct Fate {
 pub struct Watcher {
     fates: BTreeMap<IpAddr, Fate>,
     announcing: BTreeSet<(usize, IpAddr)>,
-    pub lan_changed_at: Option<Instant>,
+    /// Since when nothing is wrong with the LAN.
+    whole_since: Option<Instant>,
+    /// For how long at most two nodes answered at once although the LAN was whole for a while.
+    late_split: Duration,
 }
+
+/// A LAN that was whole for as long has no excuse for two that answer, but for a handover.
+const SETTLING: Duration = Duration::from_millis(600);
 
 impl Watcher {
     pub fn watch(&mut self, address: IpAddr) {
@@ -38,8 +44,18 @@ impl Watcher {
         self.fates.keys().copied().collect()
     }
 
-    pub fn lan_changed(&mut self, now: Instant) {
-        self.lan_changed_at = Some(now);
+    /// Whether nothing is wrong with the LAN right now.
+    pub fn lan_is(&mut self, now: Instant, whole: bool) {
+        if whole {
+            self.whole_since.get_or_insert(now);
+        } else {
+            self.whole_since = None;
+        }
+    }
+
+    /// For how long at most two nodes answered at once although the LAN was whole for a while.
+    pub fn late_split(&self) -> Duration {
+        self.late_split
     }
 
     /// Forgets how long anything did not hold, so that what follows is measured alone.
@@ -52,6 +68,11 @@ impl Watcher {
     pub fn observe(&mut self, now: Instant, address: IpAddr, answering: &[usize], is_served: bool) {
         let Some(fate) = self.fates.get_mut(&address) else { return };
         note(now, answering.len() > 1, &mut fate.split_since, &mut fate.longest_split);
+        if let (Some(split), Some(whole)) = (fate.split_since, self.whole_since)
+            && now > whole + SETTLING
+        {
+            self.late_split = self.late_split.max(now - split.max(whole + SETTLING));
+        }
         note(now, answering.is_empty(), &mut fate.void_since, &mut fate.longest_void);
         note(now, !is_served, &mut fate.unserved_since, &mut fate.longest_outage);
         if let [only] = answering

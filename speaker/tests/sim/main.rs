@@ -14,3 +14,8 @@ mod ops;
 mod random;
 mod scenarios;
 mod world;
+
+/// How many seeds to try: more when the environment says so.
+fn seeds(usually: u32) -> u32 {
+    std::env::var("LANDFALL_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usually)
+}

@@ -77,7 +77,7 @@ fn perform(world: &mut World, object: &mut Vip, op: Op) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::seeds(64), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_it_ends_well(seed: u64, ops in proptest::collection::vec(any_op(), 1..25)) {
@@ -107,6 +107,8 @@ proptest! {
         world.set_vip(object.clone());
         world.run(ms(1500));
         hold_for(&mut world, ms(1000), ms(0));
+        let late = world.watcher.late_split();
+        prop_assert!(late < ms(5), "two nodes answered for {:?} on a whole LAN", late);
         prop_assert!(world.owner(vip_address(1)).is_some(), "{}", describe(&world, object.address));
     }
 }

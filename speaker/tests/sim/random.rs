@@ -65,8 +65,8 @@ fn mend_everything(world: &mut World) {
 
 #[test]
 fn random_faults_end_with_one_owner_for_every_address() {
-    let seeds = std::env::var("LANDFALL_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
-    let first = std::env::var("LANDFALL_SIM_FIRST").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let first: u64 = std::env::var("LANDFALL_SIM_FIRST").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let seeds = u64::from(crate::seeds(200));
     let (mut longest_split, mut events) = (Duration::ZERO, 0);
     for seed in first..first + seeds {
         let mut world = World::new(NODES, seed + 1000);
@@ -92,6 +92,8 @@ fn random_faults_end_with_one_owner_for_every_address() {
             println!("seed {seed} at {:?}", world.elapsed());
             hold_for(&mut world, ms(1000), ms(0));
         }
+        let late = world.watcher.late_split();
+        assert!(late < ms(5), "two nodes answered for {late:?} on a whole LAN");
         events += world.datagrams_sent + world.frames_sent;
     }
     println!("{seeds} seeds, {events} frames and datagrams; longest split after a heal {longest_split:?}");

@@ -483,6 +483,38 @@ fn on_a_lossy_lan_addresses_stay_where_they_are() {
 }
 
 #[test]
+fn an_owner_cut_off_on_one_lan_hears_of_its_successor_on_the_other() {
+    for seed in 0..20 {
+        let mut world = World::dark(3, seed);
+        world.has_backbone = true;
+        let address = vip_address(1);
+        world.vips.insert(address, vip(1, 0, 3));
+        world.watcher.watch(address);
+        world.clients.used.insert(address);
+        for node in 0..3 {
+            world.start_node(node);
+        }
+        world.run(ms(2000));
+        assert_eq!(world.owner(address), Some(0));
+        world.watcher.reset();
+        world.change_port(0, |port| port.dark = true);
+        world.run(ms(1000));
+        assert_eq!(world.owner(address), Some(1), "{}", describe(&world, address));
+        let outage = world.watcher.longest_outage();
+        assert!(outage <= ms(302), "{outage:?}");
+        assert!(!world.nodes[0].mind.as_ref().unwrap().answers(address), "it heard and yielded");
+        world.watcher.reset();
+        world.change_port(0, |port| port.dark = false);
+        hold_for(&mut world, ms(3000), ms(0));
+        assert_eq!(world.owner(address), Some(1));
+        // The second LAN does not matter to the address.
+        world.nodes[1].backbone_dark = true;
+        hold_for(&mut world, ms(3000), ms(0));
+        assert_eq!(world.owner(address), Some(1));
+    }
+}
+
+#[test]
 fn a_thousand_addresses_are_taken_over_within_a_blink() {
     let mut world = World::new(3, 16);
     world.run(ms(1000));

@@ -10,7 +10,9 @@ use landfall_speaker::mind::{Action, Config, Event, Mind, Report};
 use crate::client::Clients;
 use crate::invariants::Watcher;
 
-pub const LINK: LinkIndex = LinkIndex(2);
+/// The LAN on which the clients are, and a second one that only joins the nodes.
+pub const LAN: LinkIndex = LinkIndex(2);
+pub const BACKBONE: LinkIndex = LinkIndex(3);
 pub const GATEWAY: &str = "10.0.0.254";
 
 pub fn ms(milliseconds: u64) -> Duration {
@@ -39,6 +41,8 @@ pub struct Node {
     pub mac: MacAddr,
     pub address: IpAddr,
     pub port: Port,
+    /// Whether the port to the second LAN is switched off, if there is one.
+    pub backbone_dark: bool,
     pub mind: Option<Mind>,
     pub carrier: bool,
     /// The process does not run until then; what comes in waits for it.
@@ -69,6 +73,7 @@ pub struct World {
     pub frames_sent: u64,
     pub datagrams_sent: u64,
     pub has_gateway: bool,
+    pub has_backbone: bool,
     /// Whether status flows back: who was announced before, and under which term.
     pub status_flows: bool,
     /// A firewall keeps the speakers' datagrams from everybody.
@@ -102,6 +107,7 @@ impl World {
                 mac: MacAddr([2, 0, 0, 0, 0, last]),
                 address: Ipv4Addr::new(10, 0, 0, last).into(),
                 port: Port { dark: false, island: 0, loss_in: 0.0, loss_out: 0.0 },
+                backbone_dark: false,
                 mind: None,
                 carrier: true,
                 frozen_until: None,
@@ -122,6 +128,7 @@ impl World {
             frames_sent: 0,
             datagrams_sent: 0,
             has_gateway: true,
+            has_backbone: false,
             status_flows: true,
             drops_datagrams: false,
             strangers: Vec::new(),
@@ -201,7 +208,6 @@ impl World {
 
     pub fn change_port(&mut self, number: usize, change: impl FnOnce(&mut Port)) {
         change(&mut self.nodes[number].port);
-        self.watcher.lan_changed(self.now);
         self.observe();
     }
 
@@ -229,27 +235,40 @@ impl World {
 
     fn links_of(&self, number: usize) -> Vec<Link> {
         let node = &self.nodes[number];
-        vec![Link {
-            index: LINK,
+        let lan = Link {
+            index: LAN,
             name: "eth0".into(),
             mac: node.mac,
             carrier: node.carrier,
             addresses: vec![format!("{}/16", node.address).parse().unwrap()],
-        }]
+        };
+        let backbone = Link {
+            index: BACKBONE,
+            name: "eth1".into(),
+            mac: backbone_mac(node.mac),
+            carrier: true,
+            addresses: vec![format!("{}/16", backbone_address(node.address)).parse().unwrap()],
+        };
+        let links = [Some(lan), self.has_backbone.then_some(backbone)];
+        links.into_iter().flatten().collect()
     }
 
     fn peers_of(&self, number: usize) -> Vec<PeerInfo> {
         let knows = |other: usize| other != number && !self.strangers.contains(&(number, other));
         let others = self.nodes.iter().enumerate().filter(|(other, _)| knows(*other));
         others
-            .map(|(_, node)| PeerInfo {
-                node: node.name.clone(),
-                links: vec![PeerLink {
-                    mac: node.mac,
-                    subnets: vec!["10.0.0.0/16".parse().unwrap()],
-                    addresses: vec![node.address],
-                    address: Some(node.address),
-                }],
+            .map(|(_, node)| {
+                let link = |mac, address, subnet: &str| PeerLink {
+                    mac,
+                    subnets: vec![subnet.parse().unwrap()],
+                    addresses: vec![address],
+                    address: Some(address),
+                };
+                let backbone = backbone_address(node.address);
+                let lan = link(node.mac, node.address, "10.0.0.0/16");
+                let backbone = link(backbone_mac(node.mac), backbone, "10.1.0.0/16");
+                let links = [Some(lan), self.has_backbone.then_some(backbone)];
+                PeerInfo { node: node.name.clone(), links: links.into_iter().flatten().collect() }
             })
             .collect()
     }
@@ -360,20 +379,15 @@ impl World {
     fn perform(&mut self, number: usize, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::SendFrame { frame, .. } => {
+                Action::SendFrame { link: LAN, frame } => {
                     self.frames_sent += 1;
                     self.carry(Some(number), &frame);
                 }
-                Action::SendDatagram { to, payload, .. } => {
+                // Nobody on the second LAN listens to frames.
+                Action::SendFrame { .. } => {}
+                Action::SendDatagram { link, to, payload } => {
                     self.datagrams_sent += 1;
-                    let from = self.nodes[number].address;
-                    let receiver = self.nodes.iter().position(|node| node.address == to).unwrap();
-                    if !self.drops_datagrams
-                        && let Some(at) = self.passes(Some(number), Some(receiver))
-                    {
-                        let event = Event::Datagram { link: LINK, from, ttl: 255, payload };
-                        self.schedule(at, What::Deliver(receiver, event));
-                    }
+                    self.send_datagram(number, link, to, payload);
                 }
                 Action::Report(report) => {
                     self.watcher.reported(self.now, number, &report);
@@ -398,6 +412,25 @@ impl World {
         }
     }
 
+    fn send_datagram(&mut self, number: usize, link: LinkIndex, to: IpAddr, payload: Vec<u8>) {
+        if self.drops_datagrams {
+            return;
+        }
+        let address = |node: &Node| if link == LAN { node.address } else { backbone_address(node.address) };
+        let from = address(&self.nodes[number]);
+        let receiver = self.nodes.iter().position(|node| address(node) == to).unwrap();
+        let passes = if link == LAN {
+            self.passes(Some(number), Some(receiver))
+        } else {
+            let dark = self.nodes[number].backbone_dark || self.nodes[receiver].backbone_dark;
+            (!dark).then(|| self.now + Duration::from_micros(80 + self.random(400)))
+        };
+        if let Some(at) = passes {
+            let event = Event::Datagram { link, from, ttl: 255, payload };
+            self.schedule(at, What::Deliver(receiver, event));
+        }
+    }
+
     fn carry_from_station(&mut self, frame: &[u8]) {
         self.carry(None, frame);
     }
@@ -412,10 +445,7 @@ impl World {
         };
         for receiver in receivers.into_iter().filter(|receiver| Some(*receiver) != from) {
             if let Some(at) = self.passes(from, Some(receiver)) {
-                self.schedule(
-                    at,
-                    What::Deliver(receiver, Event::Frame { link: LINK, frame: frame.to_vec() }),
-                );
+                self.schedule(at, What::Deliver(receiver, Event::Frame { link: LAN, frame: frame.to_vec() }));
             }
         }
         if from.is_some()
@@ -470,6 +500,12 @@ impl World {
     }
 
     fn observe(&mut self) {
+        let is_clean = |node: &Node| {
+            let Port { dark, island, loss_in, loss_out } = node.port;
+            !dark && island == 0 && loss_in + loss_out == 0.0 && node.carrier && node.frozen_until.is_none()
+        };
+        let whole = self.nodes.iter().all(is_clean);
+        self.watcher.lan_is(self.now, whole);
         for address in self.watcher.addresses() {
             let answering = self.answering(address);
             let mac = self.clients.cached(address);
@@ -478,4 +514,13 @@ impl World {
             self.watcher.observe(self.now, address, &answering, served);
         }
     }
+}
+
+fn backbone_mac(MacAddr([a, b, c, d, _, last]): MacAddr) -> MacAddr {
+    MacAddr([a, b, c, d, 7, last])
+}
+
+fn backbone_address(address: IpAddr) -> IpAddr {
+    let IpAddr::V4(address) = address else { panic!("the pretend LAN speaks IPv4") };
+    Ipv4Addr::from_bits(address.to_bits() | 0x0001_0000).into()
 }
