@@ -338,6 +338,12 @@ impl Mind {
     }
 
     fn may_act_on(&mut self, subject: &Subject, now: Now) -> bool {
-        self.pending.may_act(subject, now.monotonic)
+        self.pending.may_act(subject, subject, now.monotonic)
+    }
+
+    /// Whether a step of the Service may be taken at one of its addresses.
+    fn may_act_at(&mut self, address: IpAddr, key: &ClaimRef, now: Now) -> bool {
+        let asker = Subject::Service(key.clone());
+        self.pending.may_act(&Subject::VirtualIp(address), &asker, now.monotonic)
     }
 }

@@ -10,8 +10,8 @@ use landfall_crds::{TrafficPolicy, VirtualIP};
 
 use crate::conditions::{Wanted, find};
 use crate::granting::book::AddressBook;
-use crate::granting::plan::Plan;
-use crate::granting::wait::{Wait, reasons, some_of};
+use crate::granting::plan::{FamilyPlan, Plan, Slot};
+use crate::granting::wait::{reasons, some_of};
 
 /// The condition types that are ours on a Service.
 pub const OURS: [&str; 2] = [GRANTED, SERVICE_ANNOUNCED];
@@ -57,8 +57,11 @@ pub fn granted(
 ) -> Wanted {
     let held = plan.held();
     let prefers = service.spec.as_ref().and_then(|spec| spec.ip_family_policy.as_deref());
+    let is_bonus = |family: &FamilyPlan| {
+        family.wait.as_ref().is_none_or(|wait| family.slot == Slot::Empty && wait.is_shortage())
+    };
     let has_what_can_be_had =
-        !held.is_empty() && prefers == Some("PreferDualStack") && plan.waits().all(Wait::is_shortage);
+        !held.is_empty() && prefers == Some("PreferDualStack") && plan.families.iter().all(is_bonus);
     let origins = held.iter().map(|address| origin(*address, pool_of(*address).as_deref(), book));
     if let Some(wait) = plan.waits().next() {
         if has_what_can_be_had {

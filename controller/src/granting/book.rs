@@ -12,13 +12,11 @@ use landfall_crds::address::{AddressRange, AddressSet, Family, RangeError};
 
 use super::ServiceKey;
 
-/// Why an address is not free.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why an address is not free. Where there are several reasons the first is told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Holder {
     /// It has a VirtualIP, in whatever state.
     VirtualIp,
-    /// Something is being done to its VirtualIP and the outcome has not come yet.
-    Busy,
     /// It stands in the status of the Service, granted by us or by somebody else.
     Status(ServiceKey),
     /// It is among `spec.externalIPs` of the Service.
@@ -31,6 +29,8 @@ pub enum Holder {
     Gateway(String),
     /// It is the network's own or the broadcast address of a subnet of the node.
     SubnetEdge(String),
+    /// A VirtualIP is being created for it and the outcome has not come yet.
+    Busy,
 }
 
 /// A pool with what follows from its spec and from the other pools.
@@ -180,8 +180,8 @@ impl AddressBook {
     /// Notes that `holder` holds the address.
     pub fn hold(&mut self, address: IpAddr, holder: Holder) {
         let holders = self.holders.entry(address).or_default();
-        if !holders.contains(&holder) {
-            holders.push(holder);
+        if let Err(place) = holders.binary_search(&holder) {
+            holders.insert(place, holder);
         }
         if holders.len() == 1 {
             self.with_free(address, |free| free.remove(AddressRange::single(address)));

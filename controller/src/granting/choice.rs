@@ -84,7 +84,7 @@ fn asked(
             Until::Edited,
         ));
     }
-    match obstacle(book, vips, service, address) {
+    match obstacle(book, vips, service, address, false) {
         Some(wait) => Err(wait),
         None => Ok(Chosen { address, pool: Some(name.to_owned()) }),
     }
@@ -101,24 +101,26 @@ fn own(
     vips.of_service(service).filter(|address| Family::of(*address) == family).find_map(|address| {
         let name = book.pool_of(address)?;
         let usable = book.pool(name).is_some_and(Pool::is_ready) && request.accepts(address, Some(name));
-        (usable && obstacle(book, vips, service, address).is_none())
+        (usable && obstacle(book, vips, service, address, false).is_none())
             .then(|| Chosen { address, pool: Some(name.to_owned()) })
     })
 }
 
-/// What keeps the Service from having the address, pools aside.
+/// What keeps the Service from having the address, pools aside. One that shows the address already
+/// gets it back whatever has been written about it meanwhile, unless somebody else claims it.
 pub fn obstacle(
     book: &AddressBook,
     vips: &VirtualIps,
     service: &ServiceKey,
     address: IpAddr,
+    shows_it: bool,
 ) -> Option<Wait> {
     let taken = |by: String| {
         let message = format!("{address} is asked for, but {by}: ask for another address, or free this one");
         Some(Wait::new(reasons::ADDRESS_TAKEN, message, Until::Free(address)))
     };
     book.holders(address).iter().find_map(|holder| match holder {
-        Holder::VirtualIp => vips.get(address).and_then(|vip| obstacle_of_virtual_ip(vip, service, address)),
+        Holder::VirtualIp => vips.get(address).and_then(|vip| obstacle_of_virtual_ip(vip, service, address, shows_it)),
         Holder::Busy => taken("it is being granted or released just now".into()),
         Holder::Status(by) | Holder::Lost(by) if by != service => {
             taken(format!("Service {} has it", named(by)))
@@ -127,6 +129,7 @@ pub fn obstacle(
             taken(format!("Service {} has it in spec.externalIPs", named(by)))
         }
         Holder::Status(_) | Holder::Lost(_) | Holder::ExternalIp(_) => None,
+        Holder::Node(_) | Holder::Gateway(_) | Holder::SubnetEdge(_) if shows_it => None,
         Holder::Node(node) => no_station(address, &format!("node {node}'s own")),
         Holder::Gateway(node) => no_station(address, &format!("node {node}'s gateway")),
         Holder::SubnetEdge(node) => {
@@ -141,15 +144,25 @@ fn no_station(address: IpAddr, what: &str) -> Option<Wait> {
     Some(Wait::new(reasons::NODE_ADDRESS, message, Until::Free(address)))
 }
 
-fn obstacle_of_virtual_ip(vip: &VirtualIP, service: &ServiceKey, address: IpAddr) -> Option<Wait> {
+fn obstacle_of_virtual_ip(
+    vip: &VirtualIP,
+    service: &ServiceKey,
+    address: IpAddr,
+    shows_it: bool,
+) -> Option<Wait> {
     if claim_of(vip, service).is_some() {
         return None;
     }
     let until = Until::Free(address);
     if let Some(claim) = vip.spec.claims.first() {
         let by = named(&key_of_claim(claim));
-        let message = format!("{address} is asked for, but Service {by} has it: ask for another address");
+        let message = format!(
+            "{address} is asked for, but Service {by} has it: ask for another address, or free this one"
+        );
         return Some(Wait::new(reasons::ADDRESS_TAKEN, message, until));
+    }
+    if shows_it {
+        return None;
     }
     if is_reserved_for_another(vip, service) {
         let message = format!(

@@ -10,8 +10,8 @@ use landfall_crds::address::Family;
 use super::ServiceKey;
 use super::book::AddressBook;
 use super::choice::{Chosen, choose, obstacle};
-use super::request::{Request, families, read};
-use super::verdict::{addresses, has_our_finalizer, says_granted};
+use super::request::{Request, families, pools, read};
+use super::verdict::{addresses, has_our_finalizer, says_shown};
 use super::wait::Wait;
 use crate::world::virtual_ips::VirtualIps;
 
@@ -156,7 +156,7 @@ fn in_family(
     candidates
         .sort_by_key(|known| (!known.fits, !known.in_status, !known.claimed, known.born, known.address));
     let best = candidates.first();
-    let take = |address: IpAddr| Chosen { address, pool: view.book.pool_of(address).map(str::to_owned) };
+    let take = |address: IpAddr| Chosen { address, pool: origin(view, service, address) };
     let request = match request {
         Ok(request) => request,
         Err(wait) => {
@@ -180,6 +180,16 @@ fn in_family(
             Ok(chosen) => slot(Slot::Take(chosen), None),
             Err(wait) => slot(Slot::Empty, Some(wait)),
         },
+    }
+}
+
+/// The pool that an address was taken from, where its VirtualIP is not there to tell. What a Service
+/// has was once what it asked for, even if pools were edited since.
+fn origin(view: View<'_>, service: &Service, address: IpAddr) -> Option<String> {
+    let lies_in = view.book.pool_of(address);
+    match pools(service) {
+        Some(names) if !names.iter().any(|name| Some(name.as_str()) == lies_in) => names.into_iter().next(),
+        _ => lies_in.map(str::to_owned),
     }
 }
 
@@ -226,11 +236,11 @@ fn candidates(
         let pool = view.book.pool_of(address);
         let vanished = has_our_finalizer(service)
             && !claims_any
-            && (is_lost(address) || says_granted(service) && in_status.contains(&address));
+            && (is_lost(address) || says_shown(service) && in_status.contains(&address));
         let fits = fits(address, pool);
         // In a pool, what the status shows may be known to the other controller only.
         let may_be_claimed = pool.is_some() && fits && in_status.contains(&address);
-        if (vanished || may_be_claimed) && obstacle(view.book, view.vips, key, address).is_none() {
+        if (vanished || may_be_claimed) && obstacle(view.book, view.vips, key, address, vanished).is_none() {
             candidates.push(Candidate {
                 address,
                 claimed: false,

@@ -135,7 +135,8 @@ fn address(text: &str, source: &str) -> Result<IpAddr, Wait> {
     })
 }
 
-fn pools(service: &Service) -> Option<Vec<String>> {
+/// The pools that are asked for, in order of preference.
+pub fn pools(service: &Service) -> Option<Vec<String>> {
     let list = annotation(service, annotations::POOL)?;
     let mut seen = BTreeSet::new();
     let names: Vec<String> = list

@@ -67,7 +67,7 @@ pub fn judge(
     // Our finalizer alone is not enough: another controller may have been faster between it and our
     // first write of the status, which comes together with the condition.
     let granted_by_us =
-        says_granted(service) || addresses.iter().any(|address| book.pool_of(*address).is_some());
+        says_shown(service) || addresses.iter().any(|address| book.pool_of(*address).is_some());
     if has_our_finalizer(service) && granted_by_us {
         return Verdict::Ours;
     }
@@ -117,7 +117,7 @@ fn adoptable(
             }
             Some(_) => {}
         }
-        if let Some(wait) = obstacle(book, vips, key, *address) {
+        if let Some(wait) = obstacle(book, vips, key, *address, false) {
             return Err(wait.message);
         }
     }
@@ -158,10 +158,11 @@ pub(crate) fn has_finalizer(service: &Service, name: &str) -> bool {
     service.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == name)
 }
 
-/// Whether our condition says that the addresses in the status are granted.
-pub fn says_granted(service: &Service) -> bool {
+/// Whether the addresses in the status were written by us: then the condition about their
+/// announcement stands beside them, since both are written together.
+pub fn says_shown(service: &Service) -> bool {
     let known = service.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    known.iter().any(|condition| condition.type_ == conditions::GRANTED && condition.status == "True")
+    known.iter().any(|condition| condition.type_ == conditions::SERVICE_ANNOUNCED)
 }
 
 fn shown(entry: &LoadBalancerIngress) -> String {

@@ -16,7 +16,7 @@ use crate::granting::pool_status::pools_of;
 use crate::granting::verdict;
 use crate::world::endpoints;
 use crate::world::nodes::Changed;
-use crate::world::store::Offered;
+use crate::world::store::{Offered, version};
 use crate::world::virtual_ips::{concerns, key_of_claim};
 
 impl Mind {
@@ -25,6 +25,7 @@ impl Mind {
             Change::Applied(service) => self.see_service(service, None),
             Change::Deleted(service) => {
                 let key = key(&service.metadata);
+                self.pending.void(&Subject::Service(key.clone()), version(&*service));
                 if let Some(was) = self.services.deleted(&key, &service) {
                     self.service_changed(&key, Some(&was), None);
                 }
@@ -32,6 +33,7 @@ impl Mind {
             Change::Listed(all) => {
                 let listed: BTreeSet<ClaimRef> = all.iter().map(|service| key(&service.metadata)).collect();
                 for key in self.services.missing_from(&listed) {
+                    self.pending.void(&Subject::Service(key.clone()), None);
                     let was = self.services.remove(&key);
                     self.service_changed(&key, was.as_deref(), None);
                 }
@@ -52,11 +54,13 @@ impl Mind {
         }
     }
 
-    /// The API server says that there is no such Service.
-    pub(super) fn service_is_gone(&mut self, key: &ClaimRef, asked: u64) {
-        let was = self.services.gone(key);
-        self.gone.insert(key.clone(), asked);
-        self.service_changed(key, was.as_deref(), None);
+    /// The API server says that there is no such Service, or not with this uid.
+    pub(super) fn service_is_gone(&mut self, key: &ClaimRef, uid: Option<&str>, asked: u64) {
+        let was = self.services.gone(key, uid, asked);
+        if self.services.get(key).is_none() {
+            self.gone.insert(key.clone(), asked);
+            self.service_changed(key, was.as_deref(), None);
+        }
     }
 
     fn service_changed(&mut self, key: &ClaimRef, was: Option<&Service>, is: Option<&Service>) {
@@ -93,6 +97,7 @@ impl Mind {
             Change::Applied(vip) => self.see_virtual_ip(now, vip, None),
             Change::Deleted(vip) => {
                 let Some(address) = vip.address() else { return };
+                self.pending.void(&Subject::VirtualIp(address), version(&*vip));
                 if let Some(was) = self.vips.store.deleted(&address, &vip) {
                     self.virtual_ip_changed(now, address, Some(&was), None);
                 }
@@ -100,6 +105,7 @@ impl Mind {
             Change::Listed(all) => {
                 let listed: BTreeSet<IpAddr> = all.iter().filter_map(|vip| vip.address()).collect();
                 for address in self.vips.store.missing_from(&listed) {
+                    self.pending.void(&Subject::VirtualIp(address), None);
                     let was = self.vips.store.remove(&address);
                     self.virtual_ip_changed(now, address, was.as_deref(), None);
                 }
@@ -117,8 +123,14 @@ impl Mind {
         }
     }
 
-    pub(super) fn virtual_ip_is_gone(&mut self, now: Now, address: IpAddr) {
-        if let Some(was) = self.vips.store.gone(&address) {
+    pub(super) fn virtual_ip_is_gone(
+        &mut self,
+        now: Now,
+        address: IpAddr,
+        uid: Option<&str>,
+        asked: u64,
+    ) {
+        if let Some(was) = self.vips.store.gone(&address, uid, asked) {
             self.virtual_ip_changed(now, address, Some(&was), None);
         }
     }
@@ -234,6 +246,7 @@ impl Mind {
     }
 
     fn pool_is_gone(&mut self, name: &str) {
+        self.pending.void(&Subject::Pool(name.to_owned()), None);
         self.book.remove_pool(name);
         self.pool_written.remove(name);
         self.mark_services();

@@ -8,6 +8,7 @@ use super::subject::{self, Subject};
 use super::{Mind, Now};
 use crate::effects::{Effect, Note, Outcome, Refusal};
 use crate::granting::book::Holder;
+use crate::world::store::version;
 
 impl Mind {
     pub(super) fn on_done(&mut self, now: Now, effect: &Effect, outcome: Outcome, out: &mut Vec<Effect>) {
@@ -15,16 +16,33 @@ impl Mind {
         // An outcome may come after `Leading(false)`: it is news all the same, but confirms nothing.
         let flight = self.pending.lands(&subject);
         let asked = flight.as_ref().map(|flight| flight.step);
-        let notes = flight.map(|flight| flight.notes).unwrap_or_default();
+        let void_up_to = flight.as_ref().map_or(0, |flight| flight.void_up_to);
+        let version = match &outcome {
+            Outcome::Service(service) => version(&**service),
+            Outcome::VirtualIp(vip) => version(&**vip),
+            Outcome::Pool(pool) => version(&**pool),
+            _ => None,
+        };
+        let is_void = void_up_to > 0 && version.is_none_or(|version| version <= void_up_to);
+        let (notes, askers) = flight.map(|flight| (flight.notes, flight.askers)).unwrap_or_default();
+        for asker in askers {
+            self.mark(asker);
+        }
         match outcome {
+            Outcome::Service(_) | Outcome::VirtualIp(_) | Outcome::Pool(_) if is_void => {}
             Outcome::Service(service) => self.see_service(service, asked),
             Outcome::VirtualIp(vip) => self.see_virtual_ip(now, vip, asked),
             Outcome::Pool(pool) => self.see_pool(pool),
-            Outcome::Gone => match &subject {
-                Subject::Service(key) => self.service_is_gone(key, asked.unwrap_or(0)),
-                Subject::VirtualIp(address) => self.virtual_ip_is_gone(now, *address),
-                Subject::Pool(_) => {}
-            },
+            Outcome::Gone => {
+                let uid = subject::exactly_of(effect).map(|object| object.uid.as_str());
+                match &subject {
+                    Subject::Service(key) => self.service_is_gone(key, uid, asked.unwrap_or(0)),
+                    Subject::VirtualIp(address) => {
+                        self.virtual_ip_is_gone(now, *address, uid, asked.unwrap_or(0));
+                    }
+                    Subject::Pool(_) => {}
+                }
+            }
             Outcome::Done => {}
             Outcome::Refused(refusal) => return self.on_refusal(now, effect, subject, &refusal, out),
         }
@@ -80,11 +98,16 @@ impl Mind {
             Subject::Pool(name) => self.book.pool(name).map(|pool| &pool.object.metadata),
         };
         let known = known.and_then(|meta| meta.resource_version.as_deref());
-        known.is_some() && known != subject::version_of(effect)
+        known.is_some() && known != subject::exactly_of(effect).map(|object| object.resource_version.as_str())
     }
 
     /// Nothing is under way for the subject any more: look at it, and at who waits for it.
     fn has_landed(&mut self, effect: &Effect, subject: Subject) {
+        if let Subject::Service(key) = &subject {
+            for address in self.vips.of_service(key).collect::<Vec<_>>() {
+                self.mark(Subject::VirtualIp(address));
+            }
+        }
         if let Subject::VirtualIp(address) = subject {
             self.forget_claiming(address);
             let mut concerned: Vec<ClaimRef> = self

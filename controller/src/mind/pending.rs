@@ -18,6 +18,11 @@ pub(crate) struct Flight {
     pub(crate) step: u64,
     /// What to tell people once it is done.
     pub(crate) notes: Vec<Note>,
+    /// A watch has said since that the object is gone, so an answer that shows it in a version up to
+    /// this one is out of date.
+    pub(crate) void_up_to: u64,
+    /// Who wants to do something to the same object next.
+    pub(crate) askers: BTreeSet<Subject>,
 }
 
 #[derive(Debug)]
@@ -37,16 +42,17 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Whether nothing is under way for `subject` and no pause is running. If one is, it is looked at
-    /// again when the pause ends.
-    pub(crate) fn may_act(&mut self, subject: &Subject, now: Instant) -> bool {
-        if self.flights.contains_key(subject) {
+    /// Whether nothing is under way for `subject` and no pause is running. Otherwise `asker` is looked
+    /// at again when that is over.
+    pub(crate) fn may_act(&mut self, subject: &Subject, asker: &Subject, now: Instant) -> bool {
+        if let Some(flight) = self.flights.get_mut(subject) {
+            flight.askers.insert(asker.clone());
             return false;
         }
         match self.backoffs.get(subject) {
             Some(backoff) if backoff.until > now => {
                 let until = backoff.until;
-                self.wake(subject, until);
+                self.wake(asker, until);
                 false
             }
             _ => true,
@@ -58,7 +64,14 @@ impl Pending {
     }
 
     pub(crate) fn takes_off(&mut self, subject: Subject, step: u64, notes: Vec<Note>) {
-        self.flights.insert(subject, Flight { step, notes });
+        self.flights.insert(subject, Flight { step, notes, void_up_to: 0, askers: BTreeSet::new() });
+    }
+
+    /// The object of a flight is gone, as of a version where that is known.
+    pub(crate) fn void(&mut self, subject: &Subject, version: Option<u64>) {
+        if let Some(flight) = self.flights.get_mut(subject) {
+            flight.void_up_to = flight.void_up_to.max(version.unwrap_or(u64::MAX));
+        }
     }
 
     pub(crate) fn lands(&mut self, subject: &Subject) -> Option<Flight> {
@@ -125,11 +138,11 @@ mod tests {
         let (mut pending, subject, mut now) = (Pending::default(), Subject::Pool("a".into()), start());
         for seconds in [1, 2, 4, 8, 16, 30, 30] {
             pending.failed(&subject, now);
-            assert!(!pending.may_act(&subject, now + Duration::from_millis(seconds * 1000 - 1)));
+            assert!(!pending.may_act(&subject, &subject, now + Duration::from_millis(seconds * 1000 - 1)));
             now += Duration::from_secs(seconds);
             assert_eq!(pending.next_deadline(), Some(now));
             assert_eq!(pending.due(now), [subject.clone()]);
-            assert!(pending.may_act(&subject, now));
+            assert!(pending.may_act(&subject, &subject, now));
         }
         pending.succeeded(&subject);
         pending.failed(&subject, now);

@@ -35,7 +35,7 @@ impl Mind {
         let learned =
             claimed.iter().filter_map(|address| self.vips.known(*address)).map(|vip| vip.learned).max();
         if asked.is_none_or(|asked| asked < learned.unwrap_or(0)) {
-            return self.ask_for_service(now, key, out);
+            return self.ask_for_service(now, key, None, out);
         }
         for address in
             self.lost.get(key).map(|lost| lost.keys().copied().collect::<Vec<_>>()).unwrap_or_default()
@@ -47,8 +47,11 @@ impl Mind {
         }
     }
 
-    fn ask_for_service(&mut self, now: Now, key: &ClaimRef, out: &mut Vec<Effect>) {
-        if self.may_act_on(&Subject::Service(key.clone()), now) {
+    /// Asks the API server for a Service, for the sake of the VirtualIP of `address` if there is one.
+    fn ask_for_service(&mut self, now: Now, key: &ClaimRef, address: Option<IpAddr>, out: &mut Vec<Effect>) {
+        let subject = Subject::Service(key.clone());
+        let asker = address.map_or(subject.clone(), Subject::VirtualIp);
+        if self.pending.may_act(&subject, &asker, now.monotonic) {
             let (namespace, name) = (key.namespace.clone(), key.name.clone());
             self.want(Effect::GetService { namespace, name }, Vec::new(), out);
         }
@@ -155,7 +158,7 @@ impl Mind {
     ) {
         let Some(vip) = self.vips.get(address).map(Arc::clone) else { return };
         let Some(claim) = claim_of(&vip, key) else { return };
-        if !self.may_act_on(&Subject::VirtualIp(address), now) {
+        if !self.may_act_at(address, key, now) {
             return;
         }
         let virtual_ip = exactly(&vip.metadata);
@@ -217,7 +220,7 @@ impl Mind {
             if self.gone.get(holder).is_some_and(|asked| *asked >= unclaimed) {
                 return true;
             }
-            self.ask_for_service(now, holder, out);
+            self.ask_for_service(now, holder, Some(address), out);
             return false;
         };
         let (service, live) = (Arc::clone(&known.object), known.live);
@@ -228,7 +231,7 @@ impl Mind {
             return false;
         }
         if live < unclaimed {
-            self.ask_for_service(now, holder, out);
+            self.ask_for_service(now, holder, Some(address), out);
             return false;
         }
         true

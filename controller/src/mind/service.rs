@@ -82,7 +82,7 @@ impl Mind {
     /// Brings the VirtualIP of an address that the Service holds up to date.
     fn keep(&mut self, now: Now, address: IpAddr, service: &Service, key: &ClaimRef, out: &mut Vec<Effect>) {
         let Some(vip) = self.vips.get(address).map(Arc::clone) else { return };
-        if !self.may_act_on(&Subject::VirtualIp(address), now) {
+        if !self.may_act_at(address, key, now) {
             return;
         }
         if is_deleting(&vip) {
@@ -102,7 +102,7 @@ impl Mind {
     /// Claims an address.
     fn take(&mut self, now: Now, chosen: &Chosen, service: &Service, key: &ClaimRef, out: &mut Vec<Effect>) {
         let address = chosen.address;
-        if !self.may_act_on(&Subject::VirtualIp(address), now) {
+        if !self.may_act_at(address, key, now) {
             return;
         }
         let known = self.vips.get(address).map(Arc::clone);
@@ -233,7 +233,7 @@ impl Mind {
         };
         let stale: Vec<IpAddr> = held.iter().copied().filter(|address| stale(address)).collect();
         for address in &stale {
-            if self.may_act_on(&Subject::VirtualIp(*address), now) {
+            if self.may_act_at(*address, key, now) {
                 self.want(Effect::GetVirtualIp { name: virtual_ip_name(*address) }, Vec::new(), out);
             }
         }

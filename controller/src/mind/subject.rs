@@ -42,18 +42,18 @@ pub(crate) fn of(effect: &Effect) -> Option<Subject> {
     }
 }
 
-/// The resourceVersion that `effect` was decided on.
-pub(crate) fn version_of(effect: &Effect) -> Option<&str> {
+/// The object that `effect` was decided on.
+pub(crate) fn exactly_of(effect: &Effect) -> Option<&Exactly> {
     match effect {
         Effect::AddFinalizers { service }
         | Effect::RemoveFinalizers { service }
         | Effect::SetIngress { service, .. }
-        | Effect::SetConditions { service, .. } => Some(&service.resource_version),
+        | Effect::SetConditions { service, .. } => Some(service),
         Effect::UpdateVirtualIp { virtual_ip, .. }
         | Effect::SetVirtualIpStatus { virtual_ip, .. }
         | Effect::DeleteVirtualIp { virtual_ip }
-        | Effect::UnclaimVirtualIp { virtual_ip } => Some(&virtual_ip.resource_version),
-        Effect::SetPoolStatus { pool, .. } => Some(&pool.resource_version),
+        | Effect::UnclaimVirtualIp { virtual_ip } => Some(virtual_ip),
+        Effect::SetPoolStatus { pool, .. } => Some(pool),
         Effect::CreateVirtualIp { .. }
         | Effect::GetService { .. }
         | Effect::GetVirtualIp { .. }

@@ -45,7 +45,7 @@ impl<Key, K> Default for Store<Key, K> {
 
 /// The resourceVersion as a number. The API calls it opaque but orders it since Kubernetes 1.35
 /// (KEP-5504) and always has for objects in etcd; where it does not parse nothing is called old.
-fn version<K: Resource>(object: &K) -> Option<u64> {
+pub(crate) fn version<K: Resource>(object: &K) -> Option<u64> {
     object.meta().resource_version.as_ref()?.parse().ok()
 }
 
@@ -95,23 +95,32 @@ impl<Key: Ord + Clone, K: Resource> Store<Key, K> {
 
     /// Forgets an object that a watch says is gone, unless a newer one has taken its place.
     pub(crate) fn deleted(&mut self, key: &Key, last: &K) -> Option<Arc<K>> {
+        self.floors.remove(key);
         let known = self.known.get(key)?;
         if let (Some(known), Some(deleted)) = (version(&*known.object), version(last))
             && deleted < known
         {
             return None;
         }
-        self.floors.remove(key);
         self.known.remove(key).map(|known| known.object)
     }
 
-    /// Forgets an object that the API server itself says is gone.
-    pub(crate) fn gone(&mut self, key: &Key) -> Option<Arc<K>> {
-        let known = self.known.remove(key)?;
+    /// Forgets an object that the API server itself says is gone: the one with this uid, or where no
+    /// uid was asked for, whatever was known in the step when it was asked. A successor that a watch
+    /// has brought meanwhile stays.
+    pub(crate) fn gone(&mut self, key: &Key, uid: Option<&str>, asked: u64) -> Option<Arc<K>> {
+        let known = self.known.get(key)?;
+        let is_meant = match uid {
+            Some(uid) => known.object.meta().uid.as_deref() == Some(uid),
+            None => known.learned <= asked,
+        };
+        if !is_meant {
+            return None;
+        }
         if let Some(version) = version(&*known.object) {
             self.floors.insert(key.clone(), version);
         }
-        Some(known.object)
+        self.known.remove(key).map(|known| known.object)
     }
 
     /// The keys that a complete list does not name.
@@ -159,7 +168,9 @@ mod tests {
     fn what_is_gone_does_not_come_back_from_a_watch_that_lags() {
         let mut store = Store::default();
         store.offer(&1, service("10"), 1, None);
-        store.gone(&1);
+        assert!(store.gone(&1, Some("another"), 1).is_none());
+        assert!(store.gone(&1, None, 0).is_none(), "it was learned after the question");
+        assert!(store.gone(&1, None, 1).is_some());
         assert!(matches!(store.offer(&1, service("10"), 2, None), Offered::Old));
         assert!(matches!(store.offer(&1, service("11"), 3, None), Offered::New(None)));
     }
