@@ -127,6 +127,8 @@ pub struct Announcing {
     stations: Stations,
     hushed: HashSet<LinkIndex>,
     isolated: HashSet<LinkIndex>,
+    /// With which hardware address each link was last seen.
+    macs: HashMap<LinkIndex, MacAddr>,
     timers: BTreeSet<(Instant, Due)>,
     pacer: Pacer,
     rng: Rng,
@@ -142,6 +144,7 @@ impl Announcing {
             stations: Stations::default(),
             hushed: HashSet::new(),
             isolated: HashSet::new(),
+            macs: HashMap::new(),
             timers: BTreeSet::new(),
             pacer: Pacer::default(),
             rng,
@@ -164,7 +167,7 @@ impl Announcing {
             Event::Ask(address, links) => frames::ask(facts, address, &links, out),
             Event::Correct(address) => self.correct(now, facts, address, out),
             Event::Listen(address, links) => self.groups.listen(address, links, facts, out),
-            Event::Facts => self.groups.prune(facts),
+            Event::Facts => self.facts_changed(now, facts),
             Event::Hush(link) => {
                 self.hushed.insert(link);
             }
@@ -260,10 +263,27 @@ impl Announcing {
         self.timers.insert((entry.due, Due::Gratuitous(address)));
     }
 
-    fn unhush(&mut self, now: Instant, link: LinkIndex) {
-        if !self.hushed.remove(&link) {
-            return;
+    fn facts_changed(&mut self, now: Instant, facts: &Facts) {
+        self.groups.prune(facts);
+        for link in facts.links() {
+            if self.macs.insert(link.index, link.mac).is_some_and(|former| former != link.mac) {
+                self.tell_anew(now, link.index);
+            }
         }
+        self.macs.retain(|link, _| facts.link(*link).is_some());
+        self.hushed.retain(|link| facts.link(*link).is_some());
+        self.isolated.retain(|link| facts.link(*link).is_some());
+        self.stations.prune(facts);
+    }
+
+    fn unhush(&mut self, now: Instant, link: LinkIndex) {
+        if self.hushed.remove(&link) {
+            self.tell_anew(now, link);
+        }
+    }
+
+    /// Tells the neighbours on a link of all addresses there, as after a takeover but paced.
+    fn tell_anew(&mut self, now: Instant, link: LinkIndex) {
         for (address, entry) in &mut self.table {
             if entry.links.contains(&link) {
                 self.timers.remove(&(entry.due, Due::Gratuitous(*address)));

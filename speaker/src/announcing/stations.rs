@@ -30,6 +30,11 @@ impl Stations {
         lately.truncate(MOST);
     }
 
+    /// Forgets links that are gone.
+    pub(super) fn prune(&mut self, facts: &Facts) {
+        self.lately.retain(|link, _| facts.link(*link).is_some());
+    }
+
     /// Asks the gateways and the stations last heard; those whose hardware address is known by unicast.
     pub(super) fn ask(&self, facts: &Facts, index: LinkIndex, out: &mut Vec<Action>) {
         let Some(link) = facts.link(index) else { return };

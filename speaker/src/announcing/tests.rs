@@ -167,7 +167,7 @@ fn a_withdrawn_address_is_told_of_and_answered_for_no_more() {
 fn a_request_is_answered_to_its_sender_alone() {
     let mut story = Story::announcing(&[VIP4.into()]);
     let answer = Sent::Arp(CLIENT, reply(OWN, VIP4, CLIENT, CLIENT4));
-    assert_eq!(sent(&story.hear(&broadcast(request(CLIENT, CLIENT4, VIP4)))), [answer.clone()]);
+    assert_eq!(sent(&story.hear(&broadcast(request(CLIENT, CLIENT4, VIP4)))), std::slice::from_ref(&answer));
     let to_us = request(CLIENT, CLIENT4, VIP4).emit_frame(OWN);
     assert_eq!(sent(&story.hear(&to_us)), [answer], "a neighbour that validates its entry");
     let probe = broadcast(request(CLIENT, Ipv4Addr::UNSPECIFIED, VIP4));
@@ -218,6 +218,21 @@ fn a_hushed_link_is_silent_and_then_tells_anew() {
     let told: Vec<_> = story.pass(ms(10)).into_iter().map(|(_, action)| action).collect();
     assert_eq!(sent(&told), gratuitous4());
     assert_eq!(story.pass(ms(4500)).len(), 6, "and repeats as after a takeover");
+}
+
+#[test]
+fn another_hardware_address_is_told_at_once() {
+    let mut story = Story::announcing(&[VIP4.into()]);
+    story.tell(Event::Facts);
+    story.pass(ms(5000));
+    let mut link = story.facts.link(LAN).unwrap().clone();
+    link.mac = MacAddr([2, 0, 0, 0, 0, 0x11]);
+    story.facts.set_links(vec![link.clone()]);
+    story.tell(Event::Facts);
+    let told = story.pass(ms(10));
+    assert_eq!(told.len(), 2);
+    let Action::Send(LAN, frame) = &told[0].1 else { panic!("a frame") };
+    assert_eq!(Frame::new_checked(frame).unwrap().source(), link.mac);
 }
 
 #[test]

@@ -127,6 +127,11 @@ impl Facts {
         self.links.get(&index)
     }
 
+    /// All links.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
     /// A link's name, for people.
     pub fn link_name(&self, index: LinkIndex) -> String {
         self.link(index).map(|link| link.name.clone()).unwrap_or_default()
@@ -166,17 +171,24 @@ impl Facts {
     }
 
     /// The links with carrier on which the address is, or would be, announced: those that
-    /// `vip.interfaces` names, or else those on whose subnet it lies.
+    /// `vip.interfaces` names, or else those on whose subnet it lies. Of two links on one subnet only the
+    /// first is taken: two hardware addresses that answer on one LAN would only confuse it.
     pub fn carrying(&self, vip: &Vip) -> Vec<LinkIndex> {
-        let carries = |link: &&Link| {
-            link.carrier
-                && if vip.interfaces.is_empty() {
-                    link.has_on_link(vip.address)
-                } else {
-                    vip.interfaces.iter().any(|pattern| glob_matches(pattern, &link.name))
-                }
-        };
-        self.links.values().filter(carries).map(|link| link.index).collect()
+        let with_carrier = self.links.values().filter(|link| link.carrier);
+        if !vip.interfaces.is_empty() {
+            let is_named = |link: &&Link| vip.interfaces.iter().any(|named| glob_matches(named, &link.name));
+            return with_carrier.filter(is_named).map(|link| link.index).collect();
+        }
+        let mut subnets = Vec::new();
+        let mut links = Vec::new();
+        for link in with_carrier {
+            let Some(own) = link.addresses.iter().find(|own| own.contains(&vip.address)) else { continue };
+            if !subnets.contains(&own.trunc()) {
+                subnets.push(own.trunc());
+                links.push(link.index);
+            }
+        }
+        links
     }
 
     /// All that may announce the address, best first: the candidates, then what the fallback allows.
@@ -286,6 +298,39 @@ mod tests {
         ] {
             assert_eq!(facts.refusal(address.parse().unwrap()), refusal, "{address}");
         }
+    }
+
+    #[test]
+    fn an_address_is_carried_by_the_links_named_or_by_one_on_its_subnet() {
+        let mut facts = node();
+        let link = |index, name: &str, carrier, address: &str| Link {
+            index: LinkIndex(index),
+            name: name.into(),
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            carrier,
+            addresses: vec![address.parse().unwrap()],
+        };
+        facts.set_links(vec![
+            link(2, "eth0", false, "10.0.0.1/24"),
+            link(3, "eth1", true, "10.0.0.2/24"),
+            link(4, "eth2", true, "10.0.0.3/24"),
+            link(5, "wan0", true, "192.0.2.1/24"),
+        ]);
+        let vip = |address: &str, interfaces: &[&str]| Vip {
+            address: address.parse().unwrap(),
+            claimed: true,
+            epoch: 1,
+            candidates: Vec::new(),
+            interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
+            fallback: Fallback::None,
+            last_term: 0,
+            announced_before: true,
+        };
+        let carrying = |vip: &Vip| facts.carrying(vip).into_iter().map(|link| link.0).collect::<Vec<_>>();
+        assert_eq!(carrying(&vip("10.0.0.50", &[])), [3], "the first with carrier");
+        assert_eq!(carrying(&vip("13.12.21.31", &[])), Vec::<u32>::new(), "off every subnet");
+        assert_eq!(carrying(&vip("13.12.21.31", &["eth*"])), [3, 4], "all that are named");
+        assert_eq!(carrying(&vip("10.0.0.50", &["wan0"])), [5]);
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn a_missed_change_shows_in_the_next_heartbeat_and_is_asked_for() {
     let heard = books.hear(now, &node, &header(&theirs), &Body::Heartbeat);
     assert!(heard.step_changed && !heard.query, "perhaps it is on its way");
     assert_eq!(books.next_deadline(), Some(now + PATIENCE));
-    assert_eq!(books.overdue(now + PATIENCE), [node.clone()]);
+    assert_eq!(books.overdue(now + PATIENCE), std::slice::from_ref(&node));
     assert_eq!(books.overdue(now + PATIENCE), [], "not twice in a row");
     let heard = books.hear(now + PATIENCE, &node, &header(&theirs), &everything(&theirs));
     assert_eq!((heard.changed, heard.step_changed), (vec![address(1)], true));

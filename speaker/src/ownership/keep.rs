@@ -18,7 +18,6 @@ impl Desk<'_> {
             self.stop(record, &holding, reason);
             return None;
         }
-        let before = (holding.claim, holding.links.clone());
         if holding.leaving_since.is_none() {
             self.restamp(record, position, &mut holding);
         }
@@ -37,14 +36,7 @@ impl Desk<'_> {
                 record.wake_at(at);
             }
         }
-        let (claim, links) = before;
-        let is_new = (claim.term, claim.epoch) != (holding.claim.term, holding.claim.epoch)
-            || links.first() != holding.links.first();
-        let is_first = !holding.reported && !holding.claim.probing;
-        if is_first || (is_new && !holding.claim.probing) {
-            holding.reported = true;
-            self.report_announcing(record, &holding.links, &holding.claim);
-        }
+        self.report_announcing(record, &mut holding);
         Some(holding)
     }
 

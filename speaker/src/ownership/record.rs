@@ -22,8 +22,8 @@ pub(crate) struct Holding {
     pub(super) leaving_since: Option<Instant>,
     /// A station uses the address: when to probe again.
     pub(super) retry_at: Option<Instant>,
-    /// Whether it was reported that the address is announced.
-    pub(super) reported: bool,
+    /// What was last reported of it.
+    pub(super) reported: Option<Report>,
 }
 
 /// One address.

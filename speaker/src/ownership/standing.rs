@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::books::PeerBooks;
 use super::claim::{Claim, Claimant, Statement};
 use super::lan::Lan;
-use super::record::Record;
+use super::record::{Holding, Record};
 use super::{Action, Around};
 use crate::lan::{LinkIndex, MacAddr, NodeName};
 use crate::liveness::{Timing, Verdict};
@@ -188,15 +188,20 @@ impl Desk<'_> {
             || matches!(self.verdict(links, node), Some(Verdict::Dead | Verdict::Left | Verdict::Deaf))
     }
 
-    pub(super) fn report_announcing(&mut self, record: &Record, links: &[LinkIndex], claim: &Claim) {
-        let link = links.first().and_then(|link| self.around.facts.link(*link));
-        let Some(link) = link else { return };
-        self.out.push(Action::Report(Report::Announcing {
+    /// Reports that the address is announced, and how, whenever any of that changed.
+    pub(super) fn report_announcing(&mut self, record: &Record, holding: &mut Holding) {
+        let link = holding.links.first().and_then(|link| self.around.facts.link(*link));
+        let Some(link) = link.filter(|_| !holding.claim.probing) else { return };
+        let report = Report::Announcing {
             address: record.address(),
             interface: link.name.clone(),
             mac: link.mac,
-            term: claim.term,
-            epoch: claim.epoch,
-        }));
+            term: holding.claim.term,
+            epoch: holding.claim.epoch,
+        };
+        if holding.reported.as_ref() != Some(&report) {
+            holding.reported = Some(report.clone());
+            self.out.push(Action::Report(report));
+        }
     }
 }

@@ -143,13 +143,11 @@ impl Desk<'_> {
         record.void_since = None;
         record.asked = None;
         let links = position.links.clone();
-        if claim.probing {
-            self.out.push(Action::Probe(record.address(), links.clone()));
-        } else {
-            self.out.push(Action::Announce(record.address(), links.clone()));
-            self.report_announcing(record, &links, &claim);
-        }
-        let reported = !claim.probing;
-        record.holding = Some(Holding { claim, links, leaving_since: None, retry_at: None, reported });
+        let mut holding =
+            Holding { claim, links: links.clone(), leaving_since: None, retry_at: None, reported: None };
+        let begin = if claim.probing { Action::Probe } else { Action::Announce };
+        self.out.push(begin(record.address(), links));
+        self.report_announcing(record, &mut holding);
+        record.holding = Some(holding);
     }
 }
