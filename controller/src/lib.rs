@@ -16,7 +16,7 @@ pub mod observe;
 pub mod ranking;
 pub mod run;
 pub mod status;
-mod trouble;
+pub mod trouble;
 pub mod uninstall;
 pub mod world;
 pub mod writer;

@@ -1,6 +1,7 @@
 //! The controller's process.
 
 use std::io::IsTerminal;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +11,7 @@ use clap::Parser;
 use kube::{Client, Config};
 use landfall_controller::config::{Cli, Command, LogFormat, Options};
 use landfall_controller::mind::{self, Mind};
+use landfall_controller::trouble::in_short;
 use landfall_controller::{run, uninstall};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -19,8 +21,17 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 // One thread is enough for what waits for the network nearly always, and it keeps the memory small.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+async fn main() -> ExitCode {
+    match serve(&Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("landfall-controller: {}", in_short(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(cli: &Cli) -> anyhow::Result<()> {
     log(&cli.options)?;
     let client = client().await?;
     match cli.command.unwrap_or(Command::Run) {

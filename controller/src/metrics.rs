@@ -1,8 +1,11 @@
 //! What a monitoring system may know: counts and times of what the drivers do.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Service;
 use landfall_crds::{Capacity, IPPool};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -23,6 +26,8 @@ pub struct Metrics {
     pub effects_under_way: Gauge,
     /// Events that wait for the mind.
     pub events_waiting: Gauge,
+    /// Services that wait for an address.
+    pub services_waiting: Gauge,
     /// 1 while this process writes.
     pub leading: Gauge,
     /// From the first sight of a Service until its addresses were in its status.
@@ -66,6 +71,7 @@ impl Metrics {
             effects_waiting: Gauge::default(),
             effects_under_way: Gauge::default(),
             events_waiting: Gauge::default(),
+            services_waiting: Gauge::default(),
             leading: Gauge::default(),
             grant_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
             pool_addresses: Family::default(),
@@ -89,6 +95,11 @@ impl Metrics {
             metrics.effects_under_way.clone(),
         );
         registry.register("events_waiting", "Events that wait to be handled", metrics.events_waiting.clone());
+        registry.register(
+            "services_waiting",
+            "Services that wait for an address",
+            metrics.services_waiting.clone(),
+        );
         registry.register(
             "is_leader",
             "Whether this process writes (1) or only watches (0)",
@@ -202,6 +213,45 @@ fn name_of(pool: &IPPool) -> String {
     pool.metadata.name.clone().unwrap_or_default()
 }
 
+/// Since when Services wait for an address. Those that were there before us are not counted: nobody knows
+/// how long they waited.
+#[derive(Debug, Default)]
+pub(crate) struct GrantClock {
+    since: HashMap<String, Instant>,
+}
+
+impl GrantClock {
+    /// A Service was seen.
+    pub(crate) fn seen(&mut self, now: Instant, service: &Service) {
+        let Some(uid) = &service.metadata.uid else { return };
+        let is_load_balancer =
+            service.spec.as_ref().is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
+        let has_address = service
+            .status
+            .as_ref()
+            .and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref())
+            .is_some_and(|ingress| !ingress.is_empty());
+        if is_load_balancer && !has_address && service.metadata.deletion_timestamp.is_none() {
+            self.since.entry(uid.clone()).or_insert(now);
+        } else if !is_load_balancer {
+            self.since.remove(uid);
+        }
+    }
+
+    /// A Service has got addresses: how long it waited, if that is known.
+    pub(crate) fn granted(&mut self, now: Instant, service: &Service) -> Option<Duration> {
+        let since = self.since.remove(service.metadata.uid.as_ref()?)?;
+        Some(now.saturating_duration_since(since))
+    }
+
+    /// A Service is gone.
+    pub(crate) fn forget(&mut self, service: &Service) {
+        if let Some(uid) = &service.metadata.uid {
+            self.since.remove(uid);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use landfall_crds::{IPPoolSpec, IPPoolStatus};
@@ -230,5 +280,25 @@ mod tests {
         }
         metrics.pool_gone(&pool);
         assert!(!metrics.text().unwrap().contains("\"lan\""));
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // A point in time to count from; nothing waits.
+    fn a_wait_is_counted_from_the_first_sight_to_the_address() {
+        let service = |type_: &str| -> Service {
+            serde_json::from_value(
+                serde_json::json!({ "metadata": { "uid": "u" }, "spec": { "type": type_ } }),
+            )
+            .unwrap()
+        };
+        let (mut clock, start) = (GrantClock::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        clock.seen(after(0), &service("LoadBalancer"));
+        clock.seen(after(1), &service("LoadBalancer"));
+        assert_eq!(clock.granted(after(3), &service("LoadBalancer")), Some(Duration::from_secs(3)));
+        assert_eq!(clock.granted(after(4), &service("LoadBalancer")), None, "once");
+        clock.seen(after(5), &service("LoadBalancer"));
+        clock.seen(after(6), &service("ClusterIP"));
+        assert!(clock.since.is_empty(), "it waits no more");
     }
 }

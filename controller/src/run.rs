@@ -6,11 +6,9 @@
 //!               └───────── outcomes ◀───────────┘
 //! ```
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::Service;
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::config::Options;
 use crate::effects::{Effect, Outcome};
 use crate::lease::{self, Tenure};
-use crate::metrics::Metrics;
+use crate::metrics::{GrantClock, Metrics};
 use crate::mind::{Change, Event, Mind, Now};
 use crate::writer::Writer;
 use crate::{clock, http, observe};
@@ -36,6 +34,10 @@ pub trait Decide {
     fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>);
     /// When it wants [`Event::Deadline`].
     fn next_deadline(&self) -> Option<Instant>;
+    /// How many Services wait for an address.
+    fn waiting(&self) -> usize {
+        0
+    }
 }
 
 impl Decide for Mind {
@@ -45,6 +47,10 @@ impl Decide for Mind {
 
     fn next_deadline(&self) -> Option<Instant> {
         Self::next_deadline(self)
+    }
+
+    fn waiting(&self) -> usize {
+        Self::waiting(self)
     }
 }
 
@@ -171,15 +177,21 @@ impl<M: Decide> Turning<M> {
                     self.metrics.leading.set(i64::from(leading));
                     Event::Leading(leading)
                 }
-                Some(outcome) = outcomes.recv() => outcome,
-                Some(event) = events.recv() => event,
+                outcome = outcomes.recv() => match outcome {
+                    Some(outcome) => outcome,
+                    None => return,
+                },
+                event = events.recv() => match event {
+                    Some(event) => event,
+                    None => return,
+                },
                 () = clock::sleep_until(self.mind.next_deadline()) => Event::Deadline,
-                else => return,
             };
             self.metrics.events_waiting.set(i64::try_from(events.len()).unwrap_or(i64::MAX));
             let now = clock::now();
             self.note(&now, &event);
             self.mind.handle(now, event, &mut self.out);
+            self.metrics.services_waiting.set(i64::try_from(self.mind.waiting()).unwrap_or(i64::MAX));
             for effect in self.out.drain(..) {
                 if self.wanted.send(effect).is_err() {
                     return;
@@ -213,38 +225,82 @@ impl<M: Decide> Turning<M> {
     }
 }
 
-/// Since when Services wait for an address. Those that were there before us are not counted: nobody knows
-/// how long they waited.
-#[derive(Debug, Default)]
-struct GrantClock {
-    since: HashMap<String, Instant>,
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
 
-impl GrantClock {
-    fn seen(&mut self, now: Instant, service: &Service) {
-        let Some(uid) = &service.metadata.uid else { return };
-        let is_load_balancer =
-            service.spec.as_ref().is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
-        let has_address = service
-            .status
-            .as_ref()
-            .and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref())
-            .is_some_and(|ingress| !ingress.is_empty());
-        if is_load_balancer && !has_address && service.metadata.deletion_timestamp.is_none() {
-            self.since.entry(uid.clone()).or_insert(now);
-        } else if !is_load_balancer {
-            self.since.remove(uid);
+    use super::*;
+
+    /// Remembers what it heard, wants one effect when it becomes the leader, and wakes once.
+    #[derive(Clone, Default)]
+    struct Pretence {
+        heard: Arc<Mutex<Vec<String>>>,
+        wake: Arc<Mutex<Option<Instant>>>,
+    }
+
+    impl Decide for Pretence {
+        fn handle(&mut self, _: Now, event: Event, out: &mut Vec<Effect>) {
+            if let Event::Leading(true) = event {
+                out.push(Effect::GetVirtualIp { name: "192.0.2.1".to_owned() });
+            }
+            if let Event::Deadline = event {
+                *self.wake.lock().unwrap() = None;
+            }
+            self.heard.lock().unwrap().push(format!("{event:?}"));
+        }
+
+        fn next_deadline(&self) -> Option<Instant> {
+            *self.wake.lock().unwrap()
         }
     }
 
-    fn granted(&mut self, now: Instant, service: &Service) -> Option<Duration> {
-        let since = self.since.remove(service.metadata.uid.as_ref()?)?;
-        Some(now.saturating_duration_since(since))
-    }
+    #[tokio::test(start_paused = true)]
+    async fn everything_that_happens_reaches_the_mind_and_what_it_wants_reaches_the_writer() {
+        let pretence = Pretence::default();
+        let start = clock::now().monotonic;
+        *pretence.wake.lock().unwrap() = Some(start + Duration::from_secs(3));
+        let (seen, events) = mpsc::channel(4);
+        let (told, outcomes) = mpsc::unbounded_channel();
+        let (wanted, mut effects) = mpsc::unbounded_channel();
+        let (tenure, tenures) = watch::channel(Tenure::None);
+        let metrics = Metrics::new();
+        let turning = Turning {
+            mind: pretence.clone(),
+            wanted,
+            waiting: GrantClock::default(),
+            metrics: metrics.clone(),
+            leading: false,
+            out: Vec::new(),
+        };
+        let task = tokio::spawn(turning.turn(events, outcomes, tenures));
 
-    fn forget(&mut self, service: &Service) {
-        if let Some(uid) = &service.metadata.uid {
-            self.since.remove(uid);
-        }
+        let until = |seconds| Tenure::Until {
+            begin: start + Duration::from_secs(seconds),
+            end: start + Duration::from_secs(seconds + 5),
+        };
+        tenure.send_replace(until(10));
+        let effect = effects.recv().await.unwrap();
+        assert_eq!(metrics.leading.get(), 1);
+        // A renewal is no news.
+        tenure.send_replace(until(12));
+        told.send(Event::Done { effect, outcome: Outcome::Gone }).unwrap();
+        seen.send(Event::Node(Change::Listed(Vec::new()))).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        tenure.send_replace(Tenure::None);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(metrics.leading.get(), 0);
+        assert_eq!(
+            *pretence.heard.lock().unwrap(),
+            [
+                "Leading(true)",
+                "Done { effect: GetVirtualIp { name: \"192.0.2.1\" }, outcome: Gone }",
+                "Node(Listed([]))",
+                "Deadline",
+                "Leading(false)",
+            ]
+        );
+
+        drop((seen, told, tenure));
+        task.await.unwrap();
     }
 }

@@ -36,7 +36,7 @@ impl Trouble {
 }
 
 /// An error with its causes, each said once.
-pub(crate) fn in_short(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn in_short(error: &(dyn std::error::Error + 'static)) -> String {
     // kube's own text for a refusal repeats the whole answer in debug form.
     if let Some(kube::Error::Api(status)) = error.downcast_ref() {
         return format!("{} ({})", status.message, status.code);

@@ -20,8 +20,7 @@ use crate::trouble::{Trouble, in_short, is_forbidden};
 /// The name of the Lease.
 pub const NAME: &str = "landfall-controller";
 
-/// How long a request about the Lease may take; half of the renew deadline, so that one lost answer does
-/// not cost the lead.
+/// How long a request about the Lease may take at most.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A name that no other process has, of another pod or of this pod in an earlier life.
@@ -44,7 +43,9 @@ pub async fn run(
     release: oneshot::Receiver<()>,
 ) {
     let mut mind = LeaderElection::new(identity, timing);
-    let mut desk = Desk::new(Api::namespaced(client, &namespace), namespace);
+    // Half of the deadline, so that one lost answer does not cost the lead.
+    let timeout = TIMEOUT.min(timing.renew_deadline / 2);
+    let mut desk = Desk::new(Api::namespaced(client, &namespace), namespace, timeout);
     let mut vacancies = pin!(vacancies(desk.api.clone()));
     let mut release = pin!(release);
     // What is under way: at most one request, as the mind has it.
@@ -104,8 +105,8 @@ type Request = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("no answer from the API server in {} s", TIMEOUT.as_secs())]
-    Silence,
+    #[error("no answer from the API server in {} s", .0.as_secs_f32())]
+    Silence(Duration),
     #[error("{}", in_short(.0))]
     Api(#[from] kube::Error),
 }
@@ -121,15 +122,16 @@ async fn answered(request: &mut Option<Request>) -> Answer {
 struct Desk {
     api: Api<Lease>,
     namespace: String,
+    timeout: Duration,
     /// Labels and the like that others may have put there, to be written back as they were read.
     metadata: ObjectMeta,
     trouble: Trouble,
 }
 
 impl Desk {
-    fn new(api: Api<Lease>, namespace: String) -> Self {
+    fn new(api: Api<Lease>, namespace: String, timeout: Duration) -> Self {
         let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
-        Self { api, namespace, metadata, trouble: Trouble::default() }
+        Self { api, namespace, timeout, metadata, trouble: Trouble::default() }
     }
 
     fn send(&self, action: Action) -> Request {
@@ -150,8 +152,10 @@ impl Desk {
                 }
             }
         };
+        let timeout = self.timeout;
         Box::pin(async move {
-            tokio::time::timeout(TIMEOUT, request).await.map_err(|_| Error::Silence)?.map_err(Error::Api)
+            let answer = tokio::time::timeout(timeout, request).await;
+            answer.map_err(|_| Error::Silence(timeout))?.map_err(Error::Api)
         })
     }
 
