@@ -82,13 +82,25 @@ fn origin(address: IpAddr, pool: Option<&str>, book: &AddressBook) -> String {
     match pool {
         None => format!("{address}"),
         Some(name) if book.pool(name).is_none() => {
-            format!("{address}: pool {name} is gone; address kept")
+            format!("{address} (pool {name} is gone; address kept)")
         }
         Some(name) if book.pool_of(address) != Some(name) => {
-            format!("{address}: no longer in pool {name}; address kept")
+            format!("{address} (no longer in pool {name}; address kept)")
         }
         Some(name) => format!("{address} from pool {name}"),
     }
+}
+
+/// Whether the address in the status was written by us: it is written together with both conditions,
+/// and `landfall.dev/Granted` names it. Another controller may overwrite the address, but does not
+/// know of the condition.
+pub fn is_shown_by_us(service: &Service, address: IpAddr) -> bool {
+    let known = conditions_of(service);
+    let text = address.to_string();
+    find(known, SERVICE_ANNOUNCED).is_some()
+        && find(known, GRANTED).is_some_and(|granted| {
+            granted.message.split_whitespace().any(|word| word.trim_matches([',', ';', '(', ')']) == text)
+        })
 }
 
 /// What is known of the announcement of a Service's addresses.

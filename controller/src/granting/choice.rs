@@ -120,7 +120,9 @@ pub fn obstacle(
         Some(Wait::new(reasons::ADDRESS_TAKEN, message, Until::Free(address)))
     };
     book.holders(address).iter().find_map(|holder| match holder {
-        Holder::VirtualIp => vips.get(address).and_then(|vip| obstacle_of_virtual_ip(vip, service, address, shows_it)),
+        Holder::VirtualIp => {
+            vips.get(address).and_then(|vip| obstacle_of_virtual_ip(vip, service, address, shows_it))
+        }
         Holder::Busy => taken("it is being granted or released just now".into()),
         Holder::Status(by) | Holder::Lost(by) if by != service => {
             taken(format!("Service {} has it", named(by)))

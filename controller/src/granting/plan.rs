@@ -11,8 +11,9 @@ use super::ServiceKey;
 use super::book::AddressBook;
 use super::choice::{Chosen, choose, obstacle};
 use super::request::{Request, families, pools, read};
-use super::verdict::{addresses, has_our_finalizer, says_shown};
+use super::verdict::{addresses, has_our_finalizer};
 use super::wait::Wait;
+use crate::status::is_shown_by_us;
 use crate::world::virtual_ips::VirtualIps;
 
 /// VirtualIPs that vanished while they were claimed, with what they held.
@@ -235,8 +236,8 @@ fn candidates(
         }
         let pool = view.book.pool_of(address);
         let vanished = has_our_finalizer(service)
-            && !claims_any
-            && (is_lost(address) || says_shown(service) && in_status.contains(&address));
+            && (is_lost(address) && !claims_any
+                || in_status.contains(&address) && is_shown_by_us(service, address));
         let fits = fits(address, pool);
         // In a pool, what the status shows may be known to the other controller only.
         let may_be_claimed = pool.is_some() && fits && in_status.contains(&address);

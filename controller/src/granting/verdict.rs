@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
 use landfall_crds::address::{Family, parse_address};
-use landfall_crds::names::{annotations, conditions, finalizers};
+use landfall_crds::names::{annotations, finalizers};
 
 use super::book::AddressBook;
 use super::choice::obstacle;
 use super::request::{annotation, families};
 use super::wait::some_of;
 use super::{ServiceKey, book};
+use crate::status::is_shown_by_us;
 use crate::world::virtual_ips::VirtualIps;
 
 /// Whose a Service is.
@@ -65,10 +66,10 @@ pub fn judge(
         return Verdict::Ours;
     }
     // Our finalizer alone is not enough: another controller may have been faster between it and our
-    // first write of the status, which comes together with the condition.
-    let granted_by_us =
-        says_shown(service) || addresses.iter().any(|address| book.pool_of(*address).is_some());
-    if has_our_finalizer(service) && granted_by_us {
+    // first write of the status, or may have overwritten that. Then it is we who give way, for two
+    // that write in turns would never end.
+    let is_by_us = |address: &IpAddr| is_shown_by_us(service, *address) || book.pool_of(*address).is_some();
+    if has_our_finalizer(service) && addresses.iter().any(is_by_us) {
         return Verdict::Ours;
     }
     if annotation(service, annotations::ADOPT) != Some("true") {
@@ -156,13 +157,6 @@ pub fn has_both_finalizers(service: &Service) -> bool {
 
 pub(crate) fn has_finalizer(service: &Service, name: &str) -> bool {
     service.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == name)
-}
-
-/// Whether the addresses in the status were written by us: then the condition about their
-/// announcement stands beside them, since both are written together.
-pub fn says_shown(service: &Service) -> bool {
-    let known = service.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    known.iter().any(|condition| condition.type_ == conditions::SERVICE_ANNOUNCED)
 }
 
 fn shown(entry: &LoadBalancerIngress) -> String {

@@ -123,13 +123,7 @@ impl Mind {
         }
     }
 
-    pub(super) fn virtual_ip_is_gone(
-        &mut self,
-        now: Now,
-        address: IpAddr,
-        uid: Option<&str>,
-        asked: u64,
-    ) {
+    pub(super) fn virtual_ip_is_gone(&mut self, now: Now, address: IpAddr, uid: Option<&str>, asked: u64) {
         if let Some(was) = self.vips.store.gone(&address, uid, asked) {
             self.virtual_ip_changed(now, address, Some(&was), None);
         }

@@ -13,7 +13,8 @@ use crate::world::store::version;
 impl Mind {
     pub(super) fn on_done(&mut self, now: Now, effect: &Effect, outcome: Outcome, out: &mut Vec<Effect>) {
         let Some(subject) = subject::of(effect) else { return };
-        // An outcome may come after `Leading(false)`: it is news all the same, but confirms nothing.
+        // An outcome may come after `Leading(false)`. Then it confirms nothing, and it is only news of
+        // an object that is still there.
         let flight = self.pending.lands(&subject);
         let asked = flight.as_ref().map(|flight| flight.step);
         let void_up_to = flight.as_ref().map_or(0, |flight| flight.void_up_to);
@@ -23,7 +24,8 @@ impl Mind {
             Outcome::Pool(pool) => version(&**pool),
             _ => None,
         };
-        let is_void = void_up_to > 0 && version.is_none_or(|version| version <= void_up_to);
+        let is_void = void_up_to > 0 && version.is_none_or(|version| version <= void_up_to)
+            || asked.is_none() && !self.knows(&subject);
         let (notes, askers) = flight.map(|flight| (flight.notes, flight.askers)).unwrap_or_default();
         for asker in askers {
             self.mark(asker);
@@ -88,6 +90,14 @@ impl Mind {
             Refusal::Unavailable(_) => self.pending.failed(&subject, now.monotonic),
         }
         self.has_landed(effect, subject);
+    }
+
+    fn knows(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Service(key) => self.services.get(key).is_some(),
+            Subject::VirtualIp(address) => self.vips.get(*address).is_some(),
+            Subject::Pool(name) => self.book.pool(name).is_some(),
+        }
     }
 
     /// Whether the object is known in another state than the one that the effect was decided on.

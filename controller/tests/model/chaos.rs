@@ -62,7 +62,7 @@ impl Chaos {
         invariants::quiet(&self.cluster.api);
         // Who still waits for what it asked for may get it any time.
         let waits = invariants::waiting(&self.cluster.api);
-        self.asked.retain(|(uid, _), _| waits.contains(uid));
+        self.asked.retain(|(name, _), _| waits.contains(name));
         self.nothing_more_is_wanted();
     }
 
@@ -363,12 +363,11 @@ impl Chaos {
             return;
         }
         change(&mut service, &mut self.random);
-        let uid = service.metadata.uid.clone().unwrap();
         self.cluster.api.put_service(as_strategy_has_it(service));
         self.note(format!("{what} {key}"));
         if asks {
             for family in [Family::IPv4, Family::IPv6] {
-                *self.asked.entry((uid.clone(), family)).or_default() += 1;
+                *self.asked.entry((key.to_owned(), family)).or_default() += 1;
             }
         }
     }

@@ -11,7 +11,7 @@ use landfall_crds::address::Family;
 
 use crate::api::Api;
 
-/// How often each Service may still change its address, by uid and family: once for each time that its
+/// How often each Service may still change its address, by name and family: once for each time that its
 /// user asked for something else.
 pub type Asked = BTreeMap<(String, Family), u32>;
 
@@ -31,25 +31,24 @@ pub fn i4_unique(api: &Api) {
 pub fn i5_stable(before: &BTreeMap<String, Vec<IpAddr>>, api: &Api, asked: &mut Asked) {
     for (name, was) in before {
         let Some(service) = api.services.get(name) else { continue };
-        let uid = service.metadata.uid.clone().unwrap_or_default();
         if service.metadata.deletion_timestamp.is_some() || !is_load_balancer(service) {
             continue;
         }
         let is = addresses(service);
         for address in was.iter().filter(|address| !is.contains(address)) {
-            let left = asked.entry((uid.clone(), Family::of(*address))).or_default();
+            let left = asked.entry((name.clone(), Family::of(*address))).or_default();
             assert!(*left > 0, "i5_stable: {name} lost {address} and has {is:?}; nobody asked");
             *left -= 1;
         }
     }
 }
 
-/// The uids of Services that wait for something.
+/// The names of Services that wait for something.
 pub fn waiting(api: &Api) -> BTreeSet<String> {
-    let waits = |service: &&std::sync::Arc<Service>| {
+    let waits = |service: &Service| {
         conditions_of(service).iter().any(|known| known.type_ == OURS[0] && known.status != "True")
     };
-    api.services.values().filter(waits).filter_map(|service| service.metadata.uid.clone()).collect()
+    api.services.iter().filter(|(_, service)| waits(service)).map(|(name, _)| name.clone()).collect()
 }
 
 /// The addresses that every Service shows.
