@@ -10,8 +10,11 @@
 
 mod client;
 mod invariants;
+mod lan;
+mod lans;
 mod ops;
 mod random;
+mod returns;
 mod scenarios;
 mod world;
 

@@ -9,6 +9,7 @@ use landfall_speaker::mind::{Action, Config, Event, Mind, Report};
 
 use crate::client::Clients;
 use crate::invariants::Watcher;
+use crate::lan::{backbone_address, backbone_mac};
 
 /// The LAN on which the clients are, and a second one that only joins the nodes.
 pub const LAN: LinkIndex = LinkIndex(2);
@@ -53,7 +54,7 @@ pub struct Node {
     pub api_cut: bool,
 }
 
-enum What {
+pub enum What {
     Deliver(usize, Event),
     Wake(usize),
     Api(usize, Event),
@@ -84,7 +85,7 @@ pub struct World {
     sequence: u64,
     seed: u64,
     instances: u64,
-    macs: HashMap<MacAddr, usize>,
+    pub macs: HashMap<MacAddr, usize>,
 }
 
 impl World {
@@ -154,7 +155,7 @@ impl World {
         self.now - self.start
     }
 
-    fn schedule(&mut self, at: Instant, what: What) {
+    pub fn schedule(&mut self, at: Instant, what: What) {
         self.sequence += 1;
         self.queue.insert((at, self.sequence), what);
     }
@@ -412,66 +413,6 @@ impl World {
         }
     }
 
-    fn send_datagram(&mut self, number: usize, link: LinkIndex, to: IpAddr, payload: Vec<u8>) {
-        if self.drops_datagrams {
-            return;
-        }
-        let address = |node: &Node| if link == LAN { node.address } else { backbone_address(node.address) };
-        let from = address(&self.nodes[number]);
-        let receiver = self.nodes.iter().position(|node| address(node) == to).unwrap();
-        let passes = if link == LAN {
-            self.passes(Some(number), Some(receiver))
-        } else {
-            let dark = self.nodes[number].backbone_dark || self.nodes[receiver].backbone_dark;
-            (!dark).then(|| self.now + Duration::from_micros(80 + self.random(400)))
-        };
-        if let Some(at) = passes {
-            let event = Event::Datagram { link, from, ttl: 255, payload };
-            self.schedule(at, What::Deliver(receiver, event));
-        }
-    }
-
-    fn carry_from_station(&mut self, frame: &[u8]) {
-        self.carry(None, frame);
-    }
-
-    /// Carries a frame to everybody who is to have it. Clients and gateway sit on ports that never fail.
-    fn carry(&mut self, from: Option<usize>, frame: &[u8]) {
-        let destination = MacAddr(frame[0..6].try_into().unwrap());
-        let receivers: Vec<usize> = match self.macs.get(&destination) {
-            Some(number) => vec![*number],
-            None if destination.is_multicast() => (0..self.nodes.len()).collect(),
-            None => Vec::new(),
-        };
-        for receiver in receivers.into_iter().filter(|receiver| Some(*receiver) != from) {
-            if let Some(at) = self.passes(from, Some(receiver)) {
-                self.schedule(at, What::Deliver(receiver, Event::Frame { link: LAN, frame: frame.to_vec() }));
-            }
-        }
-        if from.is_some()
-            && !self.macs.contains_key(&destination)
-            && let Some(at) = self.passes(from, None)
-        {
-            self.schedule(at, What::ToStation(frame.to_vec()));
-        }
-    }
-
-    /// When something sent now arrives, if it does. Stations that are no node are on the first island.
-    fn passes(&mut self, from: Option<usize>, to: Option<usize>) -> Option<Instant> {
-        let clean = Port { dark: false, island: 0, loss_in: 0.0, loss_out: 0.0 };
-        let port = |node: Option<usize>| node.map_or(&clean, |number| &self.nodes[number].port).clone();
-        let (out, into) = (port(from), port(to));
-        let carries = |node: Option<usize>| node.is_none_or(|number| self.nodes[number].carrier);
-        if out.dark || into.dark || out.island != into.island || !carries(from) || !carries(to) {
-            return None;
-        }
-        let mut is_lost = |share: f64| share > 0.0 && (self.random(1_000_000) as f64) < share * 1e6;
-        if is_lost(out.loss_out) || is_lost(into.loss_in) {
-            return None;
-        }
-        Some(self.now + Duration::from_micros(80 + self.random(400)))
-    }
-
     // What can be seen.
     /// Whether a station's frames reach the node.
     pub fn is_reachable(&self, number: usize) -> bool {
@@ -514,13 +455,4 @@ impl World {
             self.watcher.observe(self.now, address, &answering, served);
         }
     }
-}
-
-fn backbone_mac(MacAddr([a, b, c, d, _, last]): MacAddr) -> MacAddr {
-    MacAddr([a, b, c, d, 7, last])
-}
-
-fn backbone_address(address: IpAddr) -> IpAddr {
-    let IpAddr::V4(address) = address else { panic!("the pretend LAN speaks IPv4") };
-    Ipv4Addr::from_bits(address.to_bits() | 0x0001_0000).into()
 }

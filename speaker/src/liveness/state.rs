@@ -1,0 +1,46 @@
+//! What liveness remembers.
+
+use std::time::Instant;
+
+use super::Verdict;
+
+/// A peer on a link.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) verdict: Verdict,
+    /// When it was heard, or the grace that it was given.
+    pub(super) heard: Instant,
+    pub(super) truly_heard: Option<Instant>,
+    /// Grace is given once for a silence, lest a slow node never find anybody dead.
+    pub(super) has_grace: bool,
+    pub(super) isolated_since: Option<Instant>,
+}
+
+/// A link with carrier.
+#[derive(Clone, Debug)]
+pub(super) struct LinkState {
+    pub(super) settled_at: Instant,
+    pub(super) next_beat: Instant,
+    pub(super) next_ask: Instant,
+    pub(super) speaker_heard: Instant,
+    pub(super) has_grace: bool,
+    pub(super) station_heard: Option<Instant>,
+    /// Since when no speaker and no station is heard.
+    pub(super) isolated_since: Option<Instant>,
+    pub(super) reached_by_station: Option<Instant>,
+}
+
+impl LinkState {
+    /// When anything was heard.
+    pub(super) fn heard(&self) -> Instant {
+        self.station_heard.map_or(self.speaker_heard, |at| at.max(self.speaker_heard))
+    }
+}
+
+/// The process that speaks for a node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Process {
+    pub(super) instance: Option<u64>,
+    pub(super) former: Option<u64>,
+    pub(super) left: bool,
+}

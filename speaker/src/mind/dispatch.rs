@@ -1,0 +1,159 @@
+//! Who tells whom: what one room wants done is an event to another, or an action.
+
+use std::time::Instant;
+
+use super::exchange::everything;
+use super::{Action, Mind, Report};
+use crate::announcing;
+use crate::lan::{LinkIndex, NodeName};
+use crate::liveness;
+use crate::ownership::{self, Around};
+use crate::wire::speech::Body;
+
+impl Mind {
+    pub(super) fn watch(&mut self, now: Instant, event: liveness::Event<'_>, out: &mut Vec<Action>) {
+        let mut actions = Vec::new();
+        self.liveness.handle(now, event, &mut actions);
+        let mut is_changed = false;
+        for action in actions {
+            match action {
+                liveness::Action::Beat(link) => {
+                    self.say_on(link, &Body::Heartbeat, out);
+                    continue;
+                }
+                liveness::Action::AskLan(link) => {
+                    self.announce(now, announcing::Event::AskLan(link), out);
+                    continue;
+                }
+                liveness::Action::Alive(link, node) => self.report_peer(link, node, true, out),
+                liveness::Action::Dead(link, node) => {
+                    if self.liveness.verdicts(&node).all(|(_, verdict)| !verdict.is_heard()) {
+                        self.ownership.silence(&node);
+                    }
+                    self.report_peer(link, node, false, out);
+                }
+                liveness::Action::Left(node) => {
+                    let on = self.reported.keys().filter(|(_, known)| *known == node);
+                    for (link, node) in on.cloned().collect::<Vec<_>>() {
+                        self.report_peer(link, node, false, out);
+                    }
+                    self.own(now, ownership::Event::Void(&node), out);
+                }
+                liveness::Action::Reached(link) => self.reached(now, link, out),
+                liveness::Action::Restarted(_)
+                | liveness::Action::Deaf(..)
+                | liveness::Action::Isolated(_)
+                | liveness::Action::Touched(_) => {}
+            }
+            is_changed = true;
+        }
+        if is_changed {
+            self.own(now, ownership::Event::Around, out);
+        }
+    }
+
+    /// The LAN is heard again: keep silent until it is known who took over meanwhile.
+    fn reached(&mut self, now: Instant, link: LinkIndex, out: &mut Vec<Action>) {
+        if self.hush.begin(now, link) {
+            self.announce(now, announcing::Event::Hush(link), out);
+            self.say_on(link, &Body::Query, out);
+        }
+    }
+
+    fn report_peer(&mut self, link: LinkIndex, node: NodeName, alive: bool, out: &mut Vec<Action>) {
+        let key = (link, node);
+        let interface = if alive {
+            let name = self.facts.link_name(link);
+            match self.reported.insert(key.clone(), name.clone()) {
+                None => name,
+                Some(_) => return,
+            }
+        } else {
+            match self.reported.remove(&key) {
+                Some(name) => name,
+                None => return,
+            }
+        };
+        out.push(Action::Report(Report::Peer { node: key.1, interface, alive }));
+    }
+
+    pub(super) fn own(&mut self, now: Instant, event: ownership::Event<'_>, out: &mut Vec<Action>) {
+        let mut actions = Vec::new();
+        let around = Around { facts: &self.facts, liveness: &self.liveness, hush: &self.hush };
+        self.ownership.handle(now, around, event, &mut actions);
+        for action in actions {
+            match action {
+                ownership::Action::Announce(address, links) => {
+                    self.announce(now, announcing::Event::Announce(address, links), out);
+                }
+                ownership::Action::Withdraw(address) => {
+                    self.announce(now, announcing::Event::Withdraw(address), out);
+                }
+                ownership::Action::Probe(address, links) => {
+                    self.announce(now, announcing::Event::Probe(address, links), out);
+                }
+                ownership::Action::Ask(address, links) => {
+                    self.announce(now, announcing::Event::Ask(address, links), out);
+                }
+                ownership::Action::Correct(address) => {
+                    self.announce(now, announcing::Event::Correct(address), out);
+                }
+                ownership::Action::Listen(address, links) => {
+                    self.announce(now, announcing::Event::Listen(address, links), out);
+                }
+                ownership::Action::Tell(addresses) => {
+                    for body in self.exchange.tell(now, self.ownership.own_book(), addresses) {
+                        self.say(&body, out);
+                    }
+                }
+                ownership::Action::TellAll(node) => {
+                    for body in everything(self.ownership.own_book()) {
+                        self.say_to(&node, &body, out);
+                    }
+                }
+                ownership::Action::Query(node) => {
+                    if self.exchange.may_query(now, &node) {
+                        self.counters.queries_sent += 1;
+                        self.say_to(&node, &Body::Query, out);
+                    }
+                }
+                ownership::Action::Report(report) => out.push(Action::Report(report)),
+                ownership::Action::Left => {
+                    // Nothing repeats it later, so say it twice.
+                    self.say(&Body::Goodbye, out);
+                    self.say(&Body::Goodbye, out);
+                    out.push(Action::Left);
+                }
+            }
+        }
+    }
+
+    pub(super) fn announce(&mut self, now: Instant, event: announcing::Event<'_>, out: &mut Vec<Action>) {
+        let mut actions = Vec::new();
+        self.announcing.handle(now, &self.facts, event, &mut self.counters, &mut actions);
+        for action in actions {
+            match action {
+                announcing::Action::Send(link, frame) => out.push(Action::SendFrame { link, frame }),
+                announcing::Action::Join(link, group) => out.push(Action::JoinGroup { link, group }),
+                announcing::Action::Leave(link, group) => out.push(Action::LeaveGroup { link, group }),
+                announcing::Action::ProbeClear(address) => {
+                    self.own(now, ownership::Event::ProbeClear(address), out);
+                }
+                announcing::Action::ProbeConflict(address, mac) => {
+                    self.own(now, ownership::Event::ProbeConflict(address, mac), out);
+                }
+                announcing::Action::Conflict(address, mac) => {
+                    out.push(Action::Report(Report::AddressConflict { address, mac }));
+                }
+                announcing::Action::ConflictOver(address) => {
+                    out.push(Action::Report(Report::AddressConflictOver { address }));
+                }
+                announcing::Action::SpeakerHas { address, node, mac, gratuitous } => {
+                    let sight = ownership::Sight { address, node: &node, mac, gratuitous };
+                    self.own(now, ownership::Event::SpeakerHas(sight), out);
+                }
+                announcing::Action::Station(link) => self.watch(now, liveness::Event::Station(link), out),
+            }
+        }
+    }
+}

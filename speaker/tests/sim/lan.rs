@@ -1,0 +1,80 @@
+//! How frames and datagrams get from station to station, if they do.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use landfall_speaker::lan::{LinkIndex, MacAddr};
+use landfall_speaker::mind::Event;
+
+use crate::world::{LAN, Node, Port, What, World};
+
+impl World {
+    pub fn send_datagram(&mut self, number: usize, link: LinkIndex, to: IpAddr, payload: Vec<u8>) {
+        if self.drops_datagrams {
+            return;
+        }
+        let address = |node: &Node| if link == LAN { node.address } else { backbone_address(node.address) };
+        let from = address(&self.nodes[number]);
+        let receiver = self.nodes.iter().position(|node| address(node) == to).unwrap();
+        let passes = if link == LAN {
+            self.passes(Some(number), Some(receiver))
+        } else {
+            let dark = self.nodes[number].backbone_dark || self.nodes[receiver].backbone_dark;
+            (!dark).then(|| self.now + Duration::from_micros(80 + self.random(400)))
+        };
+        if let Some(at) = passes {
+            let event = Event::Datagram { link, from, ttl: 255, payload };
+            self.schedule(at, What::Deliver(receiver, event));
+        }
+    }
+
+    pub fn carry_from_station(&mut self, frame: &[u8]) {
+        self.carry(None, frame);
+    }
+
+    /// Carries a frame to everybody who is to have it. Clients and gateway sit on ports that never fail.
+    pub fn carry(&mut self, from: Option<usize>, frame: &[u8]) {
+        let destination = MacAddr(frame[0..6].try_into().unwrap());
+        let receivers: Vec<usize> = match self.macs.get(&destination) {
+            Some(number) => vec![*number],
+            None if destination.is_multicast() => (0..self.nodes.len()).collect(),
+            None => Vec::new(),
+        };
+        for receiver in receivers.into_iter().filter(|receiver| Some(*receiver) != from) {
+            if let Some(at) = self.passes(from, Some(receiver)) {
+                self.schedule(at, What::Deliver(receiver, Event::Frame { link: LAN, frame: frame.to_vec() }));
+            }
+        }
+        if from.is_some()
+            && !self.macs.contains_key(&destination)
+            && let Some(at) = self.passes(from, None)
+        {
+            self.schedule(at, What::ToStation(frame.to_vec()));
+        }
+    }
+
+    /// When something sent now arrives, if it does. Stations that are no node are on the first island.
+    pub fn passes(&mut self, from: Option<usize>, to: Option<usize>) -> Option<Instant> {
+        let clean = Port { dark: false, island: 0, loss_in: 0.0, loss_out: 0.0 };
+        let port = |node: Option<usize>| node.map_or(&clean, |number| &self.nodes[number].port).clone();
+        let (out, into) = (port(from), port(to));
+        let carries = |node: Option<usize>| node.is_none_or(|number| self.nodes[number].carrier);
+        if out.dark || into.dark || out.island != into.island || !carries(from) || !carries(to) {
+            return None;
+        }
+        let mut is_lost = |share: f64| share > 0.0 && (self.random(1_000_000) as f64) < share * 1e6;
+        if is_lost(out.loss_out) || is_lost(into.loss_in) {
+            return None;
+        }
+        Some(self.now + Duration::from_micros(80 + self.random(400)))
+    }
+}
+
+pub fn backbone_mac(MacAddr([a, b, c, d, _, last]): MacAddr) -> MacAddr {
+    MacAddr([a, b, c, d, 7, last])
+}
+
+pub fn backbone_address(address: IpAddr) -> IpAddr {
+    let IpAddr::V4(address) = address else { panic!("the pretend LAN speaks IPv4") };
+    Ipv4Addr::from_bits(address.to_bits() | 0x0001_0000).into()
+}
