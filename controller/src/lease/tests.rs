@@ -184,16 +184,34 @@ struct Process {
     speed: u64,
     /// Its wall clock's error in seconds.
     skew: i64,
-    asleep_until: u64,
-    /// The action under way: when the API server acts on it, when the answer arrives, what it said.
+    /// The action under way.
     request: Option<Request>,
 }
 
 struct Request {
-    action: Action,
-    served_at: u64,
+    /// When the answer arrives, or the process gives up.
     answered_at: u64,
+    /// Whether an answer would arrive before the process gives up.
+    in_time: bool,
     answer: Option<Event>,
+}
+
+/// An action on its way to the API server, which may get it long after the process has given up.
+struct Flight {
+    action: Action,
+    from: usize,
+    served_at: u64,
+    in_time: bool,
+}
+
+/// How long a process waits for an answer, in milliseconds.
+const PATIENCE: u64 = 5_000;
+
+/// Who, from which millisecond on, for how many milliseconds.
+type Spell = (usize, u64, u64);
+
+fn has(spells: &[Spell], index: usize, millisecond: u64) -> bool {
+    spells.iter().any(|(who, at, lasts)| *who == index && (*at..at + lasts).contains(&millisecond))
 }
 
 /// What the network does with one request: milliseconds there and back; whether the answer is lost.
@@ -240,13 +258,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     /// However the clocks are set, with speeds up to a tenth apart, whatever the network does and whoever
-    /// sleeps for how long: never may two processes begin a write at the same moment.
+    /// sleeps or is cut off for how long: never may two processes begin a write at the same moment.
     #[test]
     fn never_two_leaders(
         speeds in proptest::array::uniform2(950u64..1_050),
         skews in proptest::array::uniform2(-100_000i64..100_000),
         fates in proptest::collection::vec(fate(), 200),
         sleeps in proptest::collection::vec((0usize..2, 0u64..120_000, 1u64..40_000), 0..4),
+        cuts in proptest::collection::vec((0usize..2, 0u64..120_000, 1u64..40_000), 0..4),
         release in proptest::option::of((0usize..2, 0u64..120_000)),
     ) {
         let origin = Instant::now();
@@ -256,54 +275,45 @@ proptest! {
             mind: LeaderElection::new(format!("process-{index}"), Timing::default()),
             speed: speeds[index],
             skew: skews[index],
-            asleep_until: 0,
             request: None,
         });
+        let mut flights: Vec<Flight> = Vec::new();
         let mut ever_led = false;
         for millisecond in (0..120_000).step_by(10) {
             for (index, process) in processes.iter_mut().enumerate() {
-                for (_, _, duration) in sleeps.iter().filter(|(who, at, _)| *who == index && at / 10 == millisecond / 10) {
-                    process.asleep_until = millisecond + duration;
+                for flight in flights.extract_if(.., |flight| flight.from == index && millisecond >= flight.served_at) {
+                    let answer = api.serve(&flight.action);
+                    if let Some(request) = process.request.as_mut().filter(|request| flight.in_time && request.in_time) {
+                        request.answer = Some(answer);
+                    }
                 }
-                if let Some(request) = &mut process.request
-                    && request.answer.is_none()
-                    && millisecond >= request.served_at
-                {
-                    request.answer = Some(api.serve(&request.action));
-                }
-                if millisecond < process.asleep_until {
+                if has(&sleeps, index, millisecond) {
                     continue;
                 }
                 let now = process.now(origin, millisecond);
-                let event = match &process.request {
-                    Some(request) if millisecond >= request.answered_at => {
-                        let event = request.answer.clone().unwrap_or(Event::Failed);
-                        // An answer that came too late was no answer, though the deed may still be done.
-                        let late = request.answered_at.saturating_sub(request.served_at) >= 5_000;
-                        let served = request.answer.is_some();
-                        if served || late { process.request = None; }
-                        Some(if late { Event::Failed } else { event })
-                    }
-                    None if release.is_some_and(|(who, at)| who == index && at / 10 == millisecond / 10) => Some(Event::Release),
-                    _ => process.mind.next_deadline(now).filter(|at| *at <= now.monotonic).map(|_| Event::Deadline),
+                let releases = release.is_some_and(|(who, at)| who == index && at / 10 == millisecond / 10);
+                let event = match process.request.take_if(|request| millisecond >= request.answered_at) {
+                    Some(request) => Some(request.answer.unwrap_or(Event::Failed)),
+                    None if releases && process.request.is_none() => Some(Event::Release),
+                    None => process.mind.next_deadline(now).filter(|at| *at <= now.monotonic).map(|_| Event::Deadline),
                 };
                 if let Some(action) = event.and_then(|event| process.mind.handle(now, event)) {
                     let (there, back, lost) = fates.pop_front().unwrap_or((5, 5, false));
-                    let back = if lost { 5_000 } else { back };
-                    process.request = Some(Request {
-                        action,
-                        served_at: millisecond + there,
-                        answered_at: millisecond + there + back,
-                        answer: None,
-                    });
+                    let swallowed = has(&cuts, index, millisecond);
+                    let in_time = !lost && !swallowed && there + back < PATIENCE;
+                    if !swallowed {
+                        flights.push(Flight { action, from: index, served_at: millisecond + there, in_time });
+                    }
+                    let answered_at = millisecond + if in_time { there + back } else { PATIENCE };
+                    process.request = Some(Request { answered_at, in_time, answer: None });
                 }
             }
             // A sleeper begins no write; its tenure is judged when it wakes.
-            let leaders = processes.iter().filter(|process| {
-                millisecond >= process.asleep_until
-                    && process.mind.tenure(process.now(origin, millisecond).monotonic) != Tenure::None
-            });
-            let leaders = leaders.count();
+            let leads = |(index, process): &(usize, &Process)| {
+                let now = process.now(origin, millisecond).monotonic;
+                !has(&sleeps, *index, millisecond) && process.mind.tenure(now) != Tenure::None
+            };
+            let leaders = processes.iter().enumerate().filter(leads).count();
             ever_led |= leaders == 1;
             prop_assert!(leaders <= 1, "two leaders at {millisecond} ms");
         }
