@@ -79,8 +79,8 @@ pub enum Effect {
         /// As in [`Effect::SetConditions`].
         conditions: Vec<Condition>,
     },
-    /// Sets our conditions in a Service's status, by server-side apply under our manager: those given
-    /// are the whole of ours, so an empty list takes them away.
+    /// Sets our conditions in a Service's status, merged by type: those given are the whole of ours, so
+    /// an empty list takes ours away and leaves those of others.
     SetConditions {
         /// The Service.
         service: Exactly,

@@ -6,6 +6,8 @@
 //!               └───────── outcomes ◀───────────┘
 //! ```
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -19,7 +21,7 @@ use crate::effects::{Effect, Outcome};
 use crate::lease::{self, Tenure};
 use crate::metrics::{GrantClock, Metrics};
 use crate::mind::{Change, Event, Mind, Now};
-use crate::writer::Writer;
+use crate::writer::{Order, Told, Writer};
 use crate::{clock, http, observe};
 
 /// How many events of watches may wait for the mind before the watches are held up.
@@ -105,8 +107,9 @@ pub async fn run(client: Client, options: &Options, mind: impl Decide) -> anyhow
     let (told, outcomes) = mpsc::unbounded_channel();
     let (wanted, effects) = mpsc::unbounded_channel();
     let (stop, stopped) = oneshot::channel();
+    let term = Arc::new(AtomicU64::new(0));
     let (writer, slow_lane) =
-        Writer::new(client.clone(), tenures.clone(), metrics.clone(), identity, options);
+        Writer::new(client.clone(), tenures.clone(), Arc::clone(&term), metrics.clone(), identity, options);
     servants.spawn(slow_lane);
     observe::start(&client, &seen, &metrics, &listed, &mut servants);
     let writing = tokio::spawn(writer.run(effects, told, stopped));
@@ -117,6 +120,7 @@ pub async fn run(client: Client, options: &Options, mind: impl Decide) -> anyhow
         waiting: GrantClock::default(),
         metrics: metrics.clone(),
         leading: false,
+        term,
         out: Vec::new(),
     };
     let ended = tokio::select! {
@@ -148,10 +152,13 @@ pub async fn run(client: Client, options: &Options, mind: impl Decide) -> anyhow
 /// The mind and those who hear from it.
 struct Turning<M> {
     mind: M,
-    wanted: mpsc::UnboundedSender<Effect>,
+    wanted: mpsc::UnboundedSender<Order>,
     waiting: GrantClock,
     metrics: Metrics,
     leading: bool,
+    /// Raised at each loss of the Lease, when the mind forgets what it wanted. Outcomes of what it wanted
+    /// before are kept from it: it could take them for those of what it wants now.
+    term: Arc<AtomicU64>,
     out: Vec<Effect>,
 }
 
@@ -161,7 +168,7 @@ impl<M: Decide> Turning<M> {
     async fn turn(
         mut self,
         mut events: mpsc::Receiver<Event>,
-        mut outcomes: mpsc::UnboundedReceiver<Event>,
+        mut outcomes: mpsc::UnboundedReceiver<Told>,
         mut tenures: watch::Receiver<Tenure>,
     ) {
         loop {
@@ -175,10 +182,14 @@ impl<M: Decide> Turning<M> {
                     }
                     self.leading = leading;
                     self.metrics.leading.set(i64::from(leading));
+                    if !leading {
+                        self.term.fetch_add(1, Ordering::Relaxed);
+                    }
                     Event::Leading(leading)
                 }
                 outcome = outcomes.recv() => match outcome {
-                    Some(outcome) => outcome,
+                    Some(Told { term, .. }) if term != self.term.load(Ordering::Relaxed) => continue,
+                    Some(Told { effect, outcome, .. }) => Event::Done { effect, outcome },
                     None => return,
                 },
                 event = events.recv() => match event {
@@ -192,8 +203,9 @@ impl<M: Decide> Turning<M> {
             self.note(&now, &event);
             self.mind.handle(now, event, &mut self.out);
             self.metrics.services_waiting.set(i64::try_from(self.mind.waiting()).unwrap_or(i64::MAX));
+            let term = self.term.load(Ordering::Relaxed);
             for effect in self.out.drain(..) {
-                if self.wanted.send(effect).is_err() {
+                if self.wanted.send(Order { term, effect }).is_err() {
                     return;
                 }
             }
@@ -227,7 +239,7 @@ impl<M: Decide> Turning<M> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
 
@@ -270,6 +282,7 @@ mod tests {
             waiting: GrantClock::default(),
             metrics: metrics.clone(),
             leading: false,
+            term: Arc::default(),
             out: Vec::new(),
         };
         let task = tokio::spawn(turning.turn(events, outcomes, tenures));
@@ -279,16 +292,22 @@ mod tests {
             end: start + Duration::from_secs(seconds + 5),
         };
         tenure.send_replace(until(10));
-        let effect = effects.recv().await.unwrap();
+        let Order { term, effect } = effects.recv().await.unwrap();
         assert_eq!(metrics.leading.get(), 1);
         // A renewal is no news.
         tenure.send_replace(until(12));
-        told.send(Event::Done { effect, outcome: Outcome::Gone }).unwrap();
+        let answer = Told { term, effect, outcome: Outcome::Gone };
+        told.send(answer.clone()).unwrap();
         seen.send(Event::Node(Change::Listed(Vec::new()))).await.unwrap();
         tokio::time::sleep(Duration::from_secs(4)).await;
         tenure.send_replace(Tenure::None);
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(metrics.leading.get(), 0);
+        tenure.send_replace(until(12));
+        assert_eq!(effects.recv().await.unwrap().term, 1);
+        // What was wanted before the lead was lost is not taken for what is wanted now.
+        told.send(answer).unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(
             *pretence.heard.lock().unwrap(),
             [
@@ -297,6 +316,7 @@ mod tests {
                 "Node(Listed([]))",
                 "Deadline",
                 "Leading(false)",
+                "Leading(true)",
             ]
         );
 

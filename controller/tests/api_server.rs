@@ -18,8 +18,7 @@ use landfall_controller::config::Cli;
 use landfall_controller::effects::{Effect, Exactly, Outcome, Refusal};
 use landfall_controller::lease::Tenure;
 use landfall_controller::metrics::Metrics;
-use landfall_controller::mind::Event;
-use landfall_controller::writer::Writer;
+use landfall_controller::writer::{Order, Told, Writer};
 use landfall_crds::{
     Announce, Candidate, Capacity, Claim, ClaimRef, IPPool, IPPoolSpec, IPPoolStatus, PastHolder, Placement,
     Port, VirtualIP, VirtualIPSpec, VirtualIPStatus,
@@ -29,8 +28,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 struct Bench {
     client: Client,
-    effects: mpsc::UnboundedSender<Effect>,
-    outcomes: mpsc::UnboundedReceiver<Event>,
+    orders: mpsc::UnboundedSender<Order>,
+    outcomes: mpsc::UnboundedReceiver<Told>,
     _tenure: watch::Sender<Tenure>,
     _stop: oneshot::Sender<()>,
 }
@@ -47,21 +46,21 @@ impl Bench {
         config.default_retry = false;
         let client = Client::try_from(config).unwrap();
         let (tenure, tenures) = watch::channel(Tenure::Always);
-        let (effects, wanted) = mpsc::unbounded_channel();
+        let (orders, wanted) = mpsc::unbounded_channel();
         let (told, outcomes) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let options = Cli::parse_from(["landfall-controller"]).options;
         let (writer, slow_lane) =
-            Writer::new(client.clone(), tenures, Metrics::new(), "test".to_owned(), &options);
+            Writer::new(client.clone(), tenures, Arc::default(), Metrics::new(), "test".to_owned(), &options);
         tokio::spawn(slow_lane);
         tokio::spawn(writer.run(wanted, told, stopped));
-        Some(Self { client, effects, outcomes, _tenure: tenure, _stop: stop })
+        Some(Self { client, orders, outcomes, _tenure: tenure, _stop: stop })
     }
 
     async fn tries(&mut self, effect: Effect) -> Outcome {
-        self.effects.send(effect).unwrap();
+        self.orders.send(Order { term: 0, effect }).unwrap();
         match tokio::time::timeout(Duration::from_secs(10), self.outcomes.recv()).await.unwrap() {
-            Some(Event::Done { outcome, .. }) => outcome,
+            Some(Told { outcome, .. }) => outcome,
             other => panic!("{other:?}"),
         }
     }

@@ -14,7 +14,8 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -23,21 +24,33 @@ use kube::Client;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::fault::{FaultPoint, Moment};
+pub use self::queue::Order;
 use self::queue::{Pace, Queue};
 use crate::clock;
 use crate::config::Options;
-use crate::effects::{Effect, Outcome, Refusal};
+use crate::effects::{Effect, Note, Outcome, Refusal};
 use crate::lease::Tenure;
 use crate::metrics::Metrics;
-use crate::mind::Event;
 
 /// How long the API server may take to answer an effect.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What became of an order.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The term of the order.
+    pub term: u64,
+    /// What was wanted.
+    pub effect: Effect,
+    /// What became of it.
+    pub outcome: Outcome,
+}
 
 /// Applies effects.
 pub struct Writer {
     client: Client,
     tenure: watch::Receiver<Tenure>,
+    term: Arc<AtomicU64>,
     metrics: Metrics,
     concurrency: usize,
     pace: Pace,
@@ -47,9 +60,11 @@ pub struct Writer {
 
 impl Writer {
     /// A writer and, for people to be told, the task of its slow lane, which must be polled beside it.
+    /// `term` is the present term of the mind that orders.
     pub fn new(
         client: Client,
         tenure: watch::Receiver<Tenure>,
+        term: Arc<AtomicU64>,
         metrics: Metrics,
         identity: String,
         options: &Options,
@@ -62,6 +77,7 @@ impl Writer {
         let writer = Self {
             client,
             tenure,
+            term,
             metrics,
             concurrency: options.write_concurrency.get(),
             pace: Pace::new(f64::from(options.write_rate.get()), f64::from(options.write_burst.get())),
@@ -75,8 +91,8 @@ impl Writer {
     /// no other, waits for the answers to those under way (each at most [`TIMEOUT`]) and returns.
     pub async fn run(
         mut self,
-        mut effects: mpsc::UnboundedReceiver<Effect>,
-        outcomes: mpsc::UnboundedSender<Event>,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+        outcomes: mpsc::UnboundedSender<Told>,
         mut stop: oneshot::Receiver<()>,
     ) {
         let mut pace = std::mem::replace(&mut self.pace, Pace::new(1.0, 1.0));
@@ -86,27 +102,32 @@ impl Writer {
         loop {
             let mut pause = None;
             while queue.has_ready() && under_way.len() < this.concurrency {
-                if let Err(wait) = pace.take(clock::now().monotonic) {
+                let now = clock::now().monotonic;
+                // Refusing costs the API server nothing.
+                let leads = this.tenure.borrow().allows(now).is_some();
+                if let Err(wait) = pace.take(now)
+                    && leads
+                {
                     pause = Some(wait);
                     break;
                 }
-                let Some((target, effect)) = queue.pop() else { break };
+                let Some((target, order)) = queue.pop() else { break };
                 under_way.push(async move {
-                    let outcome = this.attempt(&effect).await;
-                    (target, effect, outcome)
+                    let outcome = this.attempt(&order).await;
+                    (target, order, outcome)
                 });
             }
             this.metrics.effects_waiting.set(count(queue.len()));
             this.metrics.effects_under_way.set(count(under_way.len()));
             tokio::select! {
-                effect = effects.recv() => match effect {
-                    Some(Effect::Publish(note)) => this.note(note, &outcomes),
-                    Some(effect) => queue.push(effect),
+                order = orders.recv() => match order {
+                    Some(Order { term, effect: Effect::Publish(note) }) => this.note(term, note, &outcomes),
+                    Some(order) => queue.push(order),
                     None => break,
                 },
-                Some((target, effect, outcome)) = under_way.next() => {
+                Some((target, order, outcome)) = under_way.next() => {
                     queue.done(target);
-                    this.report(effect, outcome, &outcomes);
+                    this.report(order, outcome, &outcomes);
                 }
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
                 _ = &mut stop => break,
@@ -115,12 +136,16 @@ impl Writer {
         if !under_way.is_empty() {
             tracing::info!("waiting for {} writes that are under way", under_way.len());
         }
-        while let Some((_, effect, outcome)) = under_way.next().await {
-            this.report(effect, outcome, &outcomes);
+        while let Some((_, order, outcome)) = under_way.next().await {
+            this.report(order, outcome, &outcomes);
         }
     }
 
-    async fn attempt(&self, effect: &Effect) -> Outcome {
+    async fn attempt(&self, order: &Order) -> Outcome {
+        if order.term != self.term.load(Ordering::Relaxed) {
+            return Outcome::Refused(Refusal::NotLeading);
+        }
+        let effect = &order.effect;
         let now = clock::now().monotonic;
         let allowed = if effect.only_reads() { Some(TIMEOUT) } else { self.tenure.borrow().allows(now) };
         let Some(allowed) = allowed else { return Outcome::Refused(Refusal::NotLeading) };
@@ -143,7 +168,8 @@ impl Writer {
         outcome
     }
 
-    fn report(&self, effect: Effect, outcome: Outcome, outcomes: &mpsc::UnboundedSender<Event>) {
+    fn report(&self, order: Order, outcome: Outcome, outcomes: &mpsc::UnboundedSender<Told>) {
+        let Order { term, effect } = order;
         self.metrics.effect(effect.name(), outcome.name());
         if let Outcome::Refused(refusal) = &outcome {
             tracing::debug!(?effect, "{refusal}");
@@ -151,12 +177,12 @@ impl Writer {
             tracing::debug!(?effect, "{}", outcome.name());
         }
         // Nobody listens any more when the process ends; then nobody needs to know.
-        let _ = outcomes.send(Event::Done { effect, outcome });
+        let _ = outcomes.send(Told { term, effect, outcome });
     }
 
     /// Hands a note to the slow lane. Telling people must never delay or fail a grant, so the mind hears
     /// at once that it is done.
-    fn note(&self, note: crate::effects::Note, outcomes: &mpsc::UnboundedSender<Event>) {
+    fn note(&self, term: u64, note: Note, outcomes: &mpsc::UnboundedSender<Told>) {
         let now = clock::now();
         let outcome = match self.tenure.borrow().allows(now.monotonic) {
             None => Outcome::Refused(Refusal::NotLeading),
@@ -167,7 +193,7 @@ impl Writer {
                 Outcome::Done
             }
         };
-        let _ = outcomes.send(Event::Done { effect: Effect::Publish(note), outcome });
+        let _ = outcomes.send(Told { term, effect: Effect::Publish(note), outcome });
     }
 
     fn pass(&self, moment: Moment, effect: &str) {

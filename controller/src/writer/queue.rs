@@ -110,11 +110,21 @@ impl Refusal {
     }
 }
 
-/// Effects that wait. An object has at most one effect under way; first come, first served otherwise.
+/// An effect that is wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Order {
+    /// In which term of ours it was decided, counted from 0 and raised at each loss of the Lease. What was
+    /// decided in an earlier term is not tried any more.
+    pub term: u64,
+    /// What is wanted.
+    pub effect: Effect,
+}
+
+/// Orders that wait. An object has at most one effect under way; first come, first served otherwise.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// Effects by object. An object is here exactly while it has an effect waiting or under way.
-    waiting: HashMap<Target, VecDeque<Effect>>,
+    /// Orders by object. An object is here exactly while it has an effect waiting or under way.
+    waiting: HashMap<Target, VecDeque<Order>>,
     /// Objects that have an effect waiting and none under way, in the order of their turn.
     ready: VecDeque<Target>,
     busy: HashSet<Target>,
@@ -122,24 +132,24 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Adds an effect behind the others of its object.
-    pub(super) fn push(&mut self, effect: Effect) {
-        let target = effect.target();
+    /// Adds an order behind the others of its object.
+    pub(super) fn push(&mut self, order: Order) {
+        let target = order.effect.target();
         let line = self.waiting.entry(target.clone()).or_default();
         if line.is_empty() && !self.busy.contains(&target) {
             self.ready.push_back(target);
         }
-        line.push_back(effect);
+        line.push_back(order);
         self.len += 1;
     }
 
-    /// The next effect that may be tried now. [`Queue::done`] must follow with what is returned first.
-    pub(super) fn pop(&mut self) -> Option<(Target, Effect)> {
+    /// The next order that may be tried now. [`Queue::done`] must follow with what is returned first.
+    pub(super) fn pop(&mut self) -> Option<(Target, Order)> {
         let target = self.ready.pop_front()?;
-        let effect = self.waiting.get_mut(&target)?.pop_front()?;
+        let order = self.waiting.get_mut(&target)?.pop_front()?;
         self.busy.insert(target.clone());
         self.len -= 1;
-        Some((target, effect))
+        Some((target, order))
     }
 
     /// The effect that was under way for this object has been tried.
@@ -196,12 +206,13 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn get(name: &str) -> Effect {
-        Effect::GetVirtualIp { name: name.to_owned() }
+    fn get(name: &str) -> Order {
+        Order { term: 0, effect: Effect::GetVirtualIp { name: name.to_owned() } }
     }
 
-    fn create(name: &str) -> Effect {
-        Effect::CreateVirtualIp { name: name.to_owned(), spec: Box::default() }
+    fn create(name: &str) -> Order {
+        let effect = Effect::CreateVirtualIp { name: name.to_owned(), spec: Box::default() };
+        Order { term: 0, effect }
     }
 
     #[test]
@@ -239,7 +250,7 @@ mod tests {
     #[test]
     fn a_service_and_an_address_of_the_same_name_are_two_objects() {
         let service = Effect::GetService { namespace: String::new(), name: "a".to_owned() };
-        assert_ne!(service.target(), get("a").target());
+        assert_ne!(service.target(), get("a").effect.target());
     }
 
     #[test]
@@ -261,6 +272,6 @@ mod tests {
     fn every_effect_has_a_name_of_its_own() {
         let names: HashSet<_> = Effect::NAMES.into_iter().collect();
         assert_eq!(names.len(), Effect::NAMES.len());
-        assert!(Effect::NAMES.contains(&get("a").name()));
+        assert!(Effect::NAMES.contains(&get("a").effect.name()));
     }
 }

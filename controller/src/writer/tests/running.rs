@@ -5,8 +5,9 @@ use crate::effects::Note;
 
 struct Bench {
     handle: mock::Handle<Request<Body>, Response<Body>>,
-    effects: mpsc::UnboundedSender<Effect>,
-    outcomes: mpsc::UnboundedReceiver<Event>,
+    term: Arc<AtomicU64>,
+    orders: mpsc::UnboundedSender<Order>,
+    outcomes: mpsc::UnboundedReceiver<Told>,
     tenure: watch::Sender<Tenure>,
     stop: Option<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<()>,
@@ -16,22 +17,28 @@ struct Bench {
 fn writer(tenure: Tenure) -> Bench {
     let (service, handle) = mock::pair::<Request<Body>, Response<Body>>();
     let (tenure, tenures) = watch::channel(tenure);
-    let (effects, wanted) = mpsc::unbounded_channel();
+    let term = Arc::new(AtomicU64::new(0));
+    let (orders, wanted) = mpsc::unbounded_channel();
     let (told, outcomes) = mpsc::unbounded_channel();
     let (stop, stopped) = oneshot::channel();
     let cli = <crate::config::Cli as clap::Parser>::parse_from(["landfall-controller"]);
     let client = Client::new(service, "default");
-    let (writer, slow_lane) = Writer::new(client, tenures, Metrics::new(), "me".to_owned(), &cli.options);
+    let (writer, slow_lane) =
+        Writer::new(client, tenures, Arc::clone(&term), Metrics::new(), "me".to_owned(), &cli.options);
     tokio::spawn(slow_lane);
     let task = tokio::spawn(writer.run(wanted, told, stopped));
-    Bench { handle, effects, outcomes, tenure, stop: Some(stop), task }
+    Bench { handle, term, orders, outcomes, tenure, stop: Some(stop), task }
 }
 
 impl Bench {
+    fn orders(&self, effect: Effect) {
+        self.orders.send(Order { term: 0, effect }).unwrap();
+    }
+
     async fn outcome(&mut self) -> (Effect, Outcome) {
         match self.outcomes.recv().await {
-            Some(Event::Done { effect, outcome }) => (effect, outcome),
-            other => panic!("{other:?}"),
+            Some(Told { effect, outcome, .. }) => (effect, outcome),
+            None => panic!("the writer has ended"),
         }
     }
 
@@ -45,9 +52,9 @@ impl Bench {
 #[tokio::test]
 async fn who_does_not_lead_reads_and_writes_nothing() {
     let mut bench = writer(Tenure::None);
-    bench.effects.send(Effect::AddFinalizers { service: web() }).unwrap();
+    bench.orders(Effect::AddFinalizers { service: web() });
     assert_eq!(bench.outcome().await.1.name(), "NotLeading");
-    bench.effects.send(Effect::GetVirtualIp { name: "192.0.2.1".to_owned() }).unwrap();
+    bench.orders(Effect::GetVirtualIp { name: "192.0.2.1".to_owned() });
     bench.answer(virtual_ip(json!({}), claims())).await;
     assert_eq!(bench.outcome().await.1.name(), "Done");
 }
@@ -55,7 +62,7 @@ async fn who_does_not_lead_reads_and_writes_nothing() {
 #[tokio::test]
 async fn the_lead_is_looked_at_before_each_request_and_not_only_once() {
     let mut bench = writer(Tenure::Always);
-    bench.effects.send(Effect::DeleteVirtualIp { virtual_ip: address() }).unwrap();
+    bench.orders(Effect::DeleteVirtualIp { virtual_ip: address() });
     let (request, send) = bench.handle.next_request().await.unwrap();
     assert_eq!(request.method(), http::Method::DELETE);
     bench.tenure.send_replace(Tenure::None);
@@ -71,7 +78,7 @@ async fn the_lead_is_looked_at_before_each_request_and_not_only_once() {
 async fn silence_is_told_after_five_seconds_and_sooner_if_the_lead_ends_sooner() {
     let start = clock::now().monotonic;
     let mut bench = writer(Tenure::Always);
-    bench.effects.send(Effect::AddFinalizers { service: web() }).unwrap();
+    bench.orders(Effect::AddFinalizers { service: web() });
     let request = bench.handle.next_request().await.unwrap();
     assert_eq!(bench.outcome().await.1.name(), "Unavailable");
     assert_eq!(clock::now().monotonic.duration_since(start).as_secs(), 5);
@@ -82,13 +89,13 @@ async fn silence_is_told_after_five_seconds_and_sooner_if_the_lead_ends_sooner()
         begin: start + Duration::from_millis(1),
         end: start + Duration::from_secs(2),
     });
-    bench.effects.send(Effect::AddFinalizers { service: web() }).unwrap();
+    bench.orders(Effect::AddFinalizers { service: web() });
     let request = bench.handle.next_request().await.unwrap();
     assert_eq!(bench.outcome().await.1.name(), "Unavailable");
     assert_eq!(clock::now().monotonic.duration_since(start).as_secs(), 2);
     drop(request);
 
-    bench.effects.send(Effect::AddFinalizers { service: web() }).unwrap();
+    bench.orders(Effect::AddFinalizers { service: web() });
     assert_eq!(bench.outcome().await.1.name(), "NotLeading");
 }
 
@@ -97,7 +104,7 @@ async fn two_objects_are_written_side_by_side() {
     let mut bench = writer(Tenure::Always);
     let get = |name: &str| Effect::GetVirtualIp { name: name.to_owned() };
     for name in ["a", "b", "a"] {
-        bench.effects.send(get(name)).unwrap();
+        bench.orders(get(name));
     }
     let (first, send_first) = bench.handle.next_request().await.unwrap();
     let (second, send_second) = bench.handle.next_request().await.unwrap();
@@ -112,9 +119,9 @@ async fn two_objects_are_written_side_by_side() {
 #[tokio::test]
 async fn asked_to_stop_it_waits_for_what_is_under_way_and_begins_nothing() {
     let mut bench = writer(Tenure::Always);
-    bench.effects.send(Effect::AddFinalizers { service: web() }).unwrap();
+    bench.orders(Effect::AddFinalizers { service: web() });
     let (_, send) = bench.handle.next_request().await.unwrap();
-    bench.effects.send(Effect::RemoveFinalizers { service: web() }).unwrap();
+    bench.orders(Effect::RemoveFinalizers { service: web() });
     bench.stop.take().unwrap().send(()).unwrap();
     send.send_response(Response::new(Body::from(serde_json::to_vec(&service(json!({}))).unwrap())));
     assert_eq!(bench.outcome().await.1.name(), "Done");
@@ -134,7 +141,7 @@ async fn people_are_told_once_and_then_counted_up() {
         reason: "SyncLoadBalancerFailed",
         message: "No pool has an address left. ".repeat(100),
     };
-    bench.effects.send(Effect::Publish(note.clone())).unwrap();
+    bench.orders(Effect::Publish(note.clone()));
     assert!(matches!(bench.outcome().await.1, Outcome::Done), "at once, whatever becomes of it");
     let (request, send) = bench.handle.next_request().await.unwrap();
     assert_eq!(request.uri().path(), "/apis/events.k8s.io/v1/namespaces/shop/events");
@@ -151,10 +158,24 @@ async fn people_are_told_once_and_then_counted_up() {
     let name = body["metadata"]["name"].as_str().unwrap().to_owned();
     send.send_response(Response::new(Body::from(serde_json::to_vec(&body).unwrap())));
 
-    bench.effects.send(Effect::Publish(note)).unwrap();
+    bench.orders(Effect::Publish(note));
     let (request, send) = bench.handle.next_request().await.unwrap();
     assert_eq!(request.uri().path(), format!("/apis/events.k8s.io/v1/namespaces/shop/events/{name}"));
     let body: Value = serde_json::from_slice(&request.into_body().collect_bytes().await.unwrap()).unwrap();
     assert_eq!(body["series"]["count"], json!(2));
     drop(send);
+}
+
+#[tokio::test]
+async fn what_was_decided_before_the_lead_was_lost_is_not_tried_after_it_is_regained() {
+    let mut bench = writer(Tenure::Always);
+    bench.orders(Effect::GetVirtualIp { name: "192.0.2.1".to_owned() });
+    let (_, send) = bench.handle.next_request().await.unwrap();
+    bench.orders(Effect::DeleteVirtualIp { virtual_ip: address() });
+    bench.term.fetch_add(1, Ordering::Relaxed);
+    send.send_response(Response::new(Body::from(
+        serde_json::to_vec(&virtual_ip(json!({}), claims())).unwrap(),
+    )));
+    assert_eq!(bench.outcome().await.1.name(), "Done");
+    assert_eq!(bench.outcome().await.1.name(), "NotLeading");
 }
