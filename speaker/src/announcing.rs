@@ -28,13 +28,13 @@ use pacing::Pacer;
 use probing::Probing;
 use stations::Stations;
 
-/// When gratuitous frames are sent again after a takeover. A neighbour's entry is locked for a second
-/// after it was made (Linux `locktime`), and any of them may be lost.
-const REPEATS: [Duration; 3] =
-    [Duration::from_millis(1100), Duration::from_millis(2200), Duration::from_millis(4000)];
+/// When gratuitous frames are sent after a takeover. A neighbour's entry is locked for a second after it
+/// was made (Linux `locktime`), and any of them may be lost.
+const SCHEDULE: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(1100), Duration::from_millis(2200), Duration::from_millis(4000)];
 /// From then on they are sent once in this time, or up to a quarter sooner.
 const REFRESH: Duration = Duration::from_secs(60);
-/// Neighbours that another node misled are corrected at most this often.
+/// Neighbours that another node misled about an address are corrected at most this often.
 const CORRECTION_PACE: Duration = Duration::from_millis(100);
 
 /// What happens to the announcer.
@@ -104,11 +104,20 @@ pub enum Action {
 struct Entry {
     links: Vec<LinkIndex>,
     announced_at: Instant,
-    /// Which repeat comes next.
+    /// Which time of the schedule comes next.
     step: usize,
     due: Instant,
     corrected: Option<Instant>,
     conflict: Option<Conflict>,
+}
+
+impl Entry {
+    /// Tells the neighbours of the address as soon as the pace allows, and again as after a takeover.
+    fn tell_anew(&mut self, now: Instant, address: IpAddr, timers: &mut BTreeSet<(Instant, Due)>) {
+        timers.remove(&(self.due, Due::Gratuitous(address)));
+        (self.announced_at, self.step, self.due) = (now, 0, now);
+        timers.insert((now, Due::Gratuitous(address)));
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,10 +171,10 @@ impl Announcing {
     ) {
         match event {
             Event::Announce(address, links) => self.announce(now, facts, address, links, out),
-            Event::Withdraw(address) => self.withdraw(address),
+            Event::Withdraw(address) => self.withdraw(address, out),
             Event::Probe(address, links) => self.probe(now, facts, address, links, out),
             Event::Ask(address, links) => frames::ask(facts, address, &links, out),
-            Event::Correct(address) => self.correct(now, facts, address, out),
+            Event::Correct(address) => self.correct(now, address),
             Event::Listen(address, links) => self.groups.listen(address, links, facts, out),
             Event::Facts => self.facts_changed(now, facts),
             Event::Hush(link) => {
@@ -199,6 +208,11 @@ impl Announcing {
             .is_some_and(|entry| entry.links.iter().any(|link| !self.hushed.contains(link)))
     }
 
+    /// Whether a station that is no speaker uses an address that is announced.
+    pub fn has_conflict(&self, address: IpAddr) -> bool {
+        self.table.get(&address).is_some_and(|entry| entry.conflict.is_some())
+    }
+
     /// How many addresses it answers for.
     pub fn len(&self) -> usize {
         self.table.len()
@@ -220,7 +234,7 @@ impl Announcing {
         self.stop_probing(address);
         let audible = links.iter().filter(|link| !self.hushed.contains(link));
         frames::gratuitous(facts, address, audible, out);
-        let due = now + REPEATS[0];
+        let due = now + SCHEDULE[1];
         let former = self.table.remove(&address);
         if let Some(former) = &former {
             self.timers.remove(&(former.due, Due::Gratuitous(address)));
@@ -229,7 +243,7 @@ impl Announcing {
         let entry = Entry {
             links,
             announced_at: now,
-            step: 0,
+            step: 1,
             due,
             corrected: None,
             conflict: former.and_then(|former| former.conflict),
@@ -237,30 +251,25 @@ impl Announcing {
         self.table.insert(address, entry);
     }
 
-    fn withdraw(&mut self, address: IpAddr) {
+    fn withdraw(&mut self, address: IpAddr, out: &mut Vec<Action>) {
         self.stop_probing(address);
         if let Some(entry) = self.table.remove(&address) {
             self.timers.remove(&(entry.due, Due::Gratuitous(address)));
             if let Some(conflict) = entry.conflict {
                 self.timers.remove(&(conflict.over_at(), Due::ConflictOver(address)));
+                out.push(Action::ConflictOver(address));
             }
         }
     }
 
-    fn correct(&mut self, now: Instant, facts: &Facts, address: IpAddr, out: &mut Vec<Action>) {
+    fn correct(&mut self, now: Instant, address: IpAddr) {
         let Some(entry) = self.table.get_mut(&address) else { return };
         if entry.corrected.is_some_and(|at| now < at + CORRECTION_PACE) {
             return;
         }
         entry.corrected = Some(now);
-        let audible = entry.links.iter().filter(|link| !self.hushed.contains(link));
-        frames::gratuitous(facts, address, audible, out);
         // The wrong word may have locked a neighbour's entry: repeat as after a takeover.
-        entry.announced_at = now;
-        entry.step = 0;
-        self.timers.remove(&(entry.due, Due::Gratuitous(address)));
-        entry.due = now + REPEATS[0];
-        self.timers.insert((entry.due, Due::Gratuitous(address)));
+        entry.tell_anew(now, address, &mut self.timers);
     }
 
     fn facts_changed(&mut self, now: Instant, facts: &Facts) {
@@ -284,12 +293,8 @@ impl Announcing {
 
     /// Tells the neighbours on a link of all addresses there, as after a takeover but paced.
     fn tell_anew(&mut self, now: Instant, link: LinkIndex) {
-        for (address, entry) in &mut self.table {
-            if entry.links.contains(&link) {
-                self.timers.remove(&(entry.due, Due::Gratuitous(*address)));
-                (entry.announced_at, entry.step, entry.due) = (now, 0, now);
-                self.timers.insert((now, Due::Gratuitous(*address)));
-            }
+        for (address, entry) in self.table.iter_mut().filter(|(_, entry)| entry.links.contains(&link)) {
+            entry.tell_anew(now, *address, &mut self.timers);
         }
     }
 
@@ -333,18 +338,16 @@ impl Announcing {
 
     fn repeat(&mut self, now: Instant, facts: &Facts, address: IpAddr, out: &mut Vec<Action>) {
         let Some(entry) = self.table.get_mut(&address) else { return };
-        let is_refresh = entry.step >= REPEATS.len();
+        let is_refresh = entry.step >= SCHEDULE.len();
         let speaks =
             |link: &&LinkIndex| !(self.hushed.contains(link) || is_refresh && self.isolated.contains(link));
         let before = out.len();
         frames::gratuitous(facts, address, entry.links.iter().filter(speaks), out);
         self.pacer.sent(now, out.len() - before);
-        // After a hush the first one is repeated as the first of a takeover is.
-        if now > entry.announced_at {
-            entry.step += 1;
-        }
-        entry.due = match REPEATS.get(entry.step) {
-            Some(after) => (entry.announced_at + *after).max(now),
+        entry.step += 1;
+        entry.due = match SCHEDULE.get(entry.step) {
+            // Where the pace held the last one up, at least it is not repeated in the same breath.
+            Some(after) => (entry.announced_at + *after).max(now + SCHEDULE[1] / 2),
             None => now + self.rng.between(REFRESH * 3 / 4, REFRESH),
         };
         self.timers.insert((entry.due, Due::Gratuitous(address)));

@@ -90,7 +90,7 @@ impl Mind {
             any(&|link| self.hush.is_hushed(link)).then_some(Gate::Hushed),
             any(&|link| self.liveness.isolated_since(link).is_some()).then_some(Gate::Isolated),
             statement.claim().is_some_and(|claim| claim.probing).then_some(Gate::Probing),
-            record.has_conflict().then_some(Gate::Conflict),
+            (record.has_conflict() || self.announcing.has_conflict(address)).then_some(Gate::Conflict),
             self.ownership.is_leaving().then_some(Gate::Leaving),
         ];
         let ranked = |node: NodeName| {

@@ -86,7 +86,8 @@ pub enum Action {
 /// What a speaker tells the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// This node answers for the address from now on.
+    /// This node answers for the address from now on, or still does with another interface, hardware
+    /// address, term or epoch.
     Announcing {
         /// The address.
         address: IpAddr,

@@ -83,6 +83,9 @@ struct Book {
     /// late copy of an older one does not come back.
     statements: BTreeMap<IpAddr, (Statement, u64)>,
     digest: u64,
+    /// The peer was dead since it said what is no newer than this; as long as the books differ, it may
+    /// have taken it back.
+    doubted: Option<u64>,
     differs_since: Option<Instant>,
     queried: Option<Instant>,
     answered: Option<Instant>,
@@ -171,6 +174,10 @@ impl PeerBooks {
         let Some(book) = self.books.get_mut(node) else { return heard };
         if book.in_step() {
             book.differs_since = None;
+            if book.doubted.take().is_some() {
+                let said = book.statements.iter().filter(|(_, (said, _))| *said != Statement::Nothing);
+                heard.changed.extend(said.map(|(address, _)| *address));
+            }
         } else {
             let since = *book.differs_since.get_or_insert(now);
             let patient = !is_first && now < since + PATIENCE;
@@ -206,10 +213,12 @@ impl PeerBooks {
         self.books.values().filter_map(due).min()
     }
 
-    /// A peer is not there to be asked any more; what it said stays known.
+    /// A peer is dead and not there to be asked. What it said stays known, and is believed again when it
+    /// returns and turns out to be in step.
     pub fn silence(&mut self, node: &NodeName) {
         if let Some(book) = self.books.get_mut(node) {
             book.differs_since = None;
+            book.doubted = book.told.map(|(sequence, _)| sequence);
         }
     }
 
@@ -254,13 +263,14 @@ impl PeerBooks {
         said.map(|(statement, _)| *statement).unwrap_or_default()
     }
 
-    /// All claims of peers on an address, each with the peer's hardware address.
+    /// All claims of peers on an address that are not in doubt, each with the peer's hardware address.
     pub fn claims(&self, address: IpAddr) -> impl Iterator<Item = (&NodeName, MacAddr, &Claim)> {
         let nodes = self.speaking.get(&address).into_iter().flatten();
         nodes.filter_map(move |node| {
             let book = self.books.get(node)?;
-            let (statement, _) = book.statements.get(&address)?;
-            Some((node, book.mac, statement.claim()?))
+            let (statement, sequence) = book.statements.get(&address)?;
+            let is_doubted = !book.in_step() && book.doubted.is_some_and(|doubted| *sequence <= doubted);
+            Some((node, book.mac, statement.claim().filter(|_| !is_doubted)?))
         })
     }
 }

@@ -85,6 +85,25 @@ fn what_a_former_process_said_is_void_even_if_its_end_was_not_seen() {
 }
 
 #[test]
+fn what_a_peer_said_before_it_was_dead_is_doubted_until_it_is_in_step() {
+    let (mut theirs, mut books) = (OwnBook::default(), PeerBooks::default());
+    let (node, now) = (NodeName::from("n2"), Instant::now());
+    theirs.say(address(1), claim(1));
+    theirs.say(address(2), claim(1));
+    books.hear(now, &node, &header(&theirs), &everything(&theirs));
+    books.silence(&node);
+    theirs.say(address(2), Statement::Nothing);
+    books.hear(now, &node, &header(&theirs), &Body::Heartbeat);
+    assert_eq!((books.claims(address(1)).count(), books.claims(address(2)).count()), (0, 0));
+    let heard = books.hear(now, &node, &header(&theirs), &everything(&theirs));
+    assert_eq!((books.claims(address(1)).count(), books.claims(address(2)).count()), (1, 0));
+    assert!(heard.changed.contains(&address(1)), "it is believed again");
+    books.silence(&node);
+    books.hear(now, &node, &header(&theirs), &Body::Heartbeat);
+    assert_eq!(books.claims(address(1)).count(), 1, "nothing changed meanwhile");
+}
+
+#[test]
 fn queries_are_answered_at_a_pace() {
     let mut books = PeerBooks::default();
     let (node, now) = (NodeName::from("n2"), Instant::now());

@@ -111,6 +111,10 @@ impl Desk<'_> {
 
     fn stop(&mut self, record: &mut Record, holding: &Holding, reason: Withdrawal) {
         let address = record.address();
+        if matches!(reason, Withdrawal::NotEligible | Withdrawal::Refused) {
+            // Not released: whoever can may announce it again, this node among them.
+            record.last_owner = Some(self.own().clone());
+        }
         self.out.push(Action::Withdraw(address));
         if record.conflict.take().is_some() {
             self.out.push(Action::Report(Report::AddressConflictOver { address }));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::claim::Claim;
+use super::claim::{Claim, Statement};
 use super::record::{Holding, Record};
 use super::standing::{Desk, Position};
 use super::{Action, ISOLATED_WAIT};
@@ -85,7 +85,9 @@ impl Desk<'_> {
             return false;
         }
         let is_void = |owner: &NodeName| {
-            self.books.is_leaving(owner)
+            owner == self.own()
+                || self.books.is_leaving(owner)
+                || self.books.statement(owner, record.address()) == Statement::Refusing
                 || matches!(
                     self.verdict(&position.links, owner),
                     Some(Verdict::Dead | Verdict::Left | Verdict::Deaf)

@@ -14,6 +14,7 @@ struct Fate {
     split_since: Option<Instant>,
     longest_split: Duration,
     void_since: Option<Instant>,
+    avoidable_since: Option<Instant>,
     longest_void: Duration,
     unserved_since: Option<Instant>,
     longest_outage: Duration,
@@ -30,6 +31,8 @@ pub struct Watcher {
     whole_since: Option<Instant>,
     /// For how long at most two nodes answered at once although the LAN was whole for a while.
     late_split: Duration,
+    /// For how long at most nobody answered although a node could have, on such a LAN.
+    late_void: Duration,
 }
 
 /// A LAN that was whole for as long has no excuse for two that answer, but for a handover.
@@ -53,6 +56,12 @@ impl Watcher {
         }
     }
 
+    /// For how long at most nobody answered although a node could have, on a LAN that was whole for a
+    /// while: whoever did may have died meanwhile.
+    pub fn late_void(&self) -> Duration {
+        self.late_void
+    }
+
     /// For how long at most two nodes answered at once although the LAN was whole for a while.
     pub fn late_split(&self) -> Duration {
         self.late_split
@@ -65,8 +74,17 @@ impl Watcher {
         }
     }
 
-    pub fn observe(&mut self, now: Instant, address: IpAddr, answering: &[usize], is_served: bool) {
+    pub fn observe(
+        &mut self,
+        now: Instant,
+        address: IpAddr,
+        answering: &[usize],
+        is_served: bool,
+        can_be: bool,
+    ) {
         let Some(fate) = self.fates.get_mut(&address) else { return };
+        let whole = self.whole_since.is_some_and(|whole| now > whole + SETTLING);
+        note(now, whole && can_be && answering.is_empty(), &mut fate.avoidable_since, &mut self.late_void);
         note(now, answering.len() > 1, &mut fate.split_since, &mut fate.longest_split);
         if let (Some(split), Some(whole)) = (fate.split_since, self.whole_since)
             && now > whole + SETTLING

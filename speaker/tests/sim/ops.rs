@@ -109,6 +109,8 @@ proptest! {
         hold_for(&mut world, ms(1000), ms(0));
         let late = world.watcher.late_split();
         prop_assert!(late < ms(5), "two nodes answered for {:?} on a whole LAN", late);
+        let void = world.watcher.late_void();
+        prop_assert!(void < ms(700), "nobody answered for {:?} although somebody could", void);
         prop_assert!(world.owner(vip_address(1)).is_some(), "{}", describe(&world, object.address));
     }
 }

@@ -48,6 +48,9 @@ pub struct Node {
     pub carrier: bool,
     /// The process does not run until then; what comes in waits for it.
     pub frozen_until: Option<Instant>,
+    /// Since when the process runs and is not about to leave.
+    pub runs_since: Option<Instant>,
+    told_until: Instant,
     waiting: Vec<Event>,
     woken: Option<Instant>,
     /// What it was told of the API last, for a restart.
@@ -77,6 +80,8 @@ pub struct World {
     pub has_backbone: bool,
     /// Whether status flows back: who was announced before, and under which term.
     pub status_flows: bool,
+    /// When the API last said anything new.
+    told_at: Instant,
     /// A firewall keeps the speakers' datagrams from everybody.
     pub drops_datagrams: bool,
     /// The first node of each pair does not know of the second.
@@ -112,6 +117,8 @@ impl World {
                 mind: None,
                 carrier: true,
                 frozen_until: None,
+                runs_since: None,
+                told_until: start,
                 waiting: Vec::new(),
                 woken: None,
                 api_cut: false,
@@ -131,6 +138,7 @@ impl World {
             has_gateway: true,
             has_backbone: false,
             status_flows: true,
+            told_at: start,
             drops_datagrams: false,
             strangers: Vec::new(),
             queue: BTreeMap::new(),
@@ -168,6 +176,7 @@ impl World {
         config.seed = self.random(u64::MAX);
         self.nodes[number].mind = Some(Mind::new(config));
         self.nodes[number].frozen_until = None;
+        self.nodes[number].runs_since = Some(self.now);
         self.nodes[number].waiting.clear();
         let vips = self.vips.values().cloned().collect();
         let known = [
@@ -183,6 +192,7 @@ impl World {
 
     pub fn kill(&mut self, number: usize) {
         self.nodes[number].mind = None;
+        self.nodes[number].runs_since = None;
         self.observe();
     }
 
@@ -215,22 +225,28 @@ impl World {
     /// The API tells all nodes of an address, each a little later.
     pub fn set_vip(&mut self, vip: Vip) {
         self.vips.insert(vip.address, vip.clone());
+        self.told_at = self.now;
         self.tell_all(&Event::Vip(vip));
     }
 
     pub fn delete_vip(&mut self, address: IpAddr) {
         self.vips.remove(&address);
+        self.told_at = self.now;
         self.tell_all(&Event::VipGone(address));
     }
 
     pub fn tell_all(&mut self, event: &Event) {
         for number in 0..self.nodes.len() {
             let at = self.now + ms(2) + Duration::from_micros(self.random(20_000));
+            // A watch keeps the order.
+            let at = at.max(self.nodes[number].told_until + Duration::from_micros(1));
+            self.nodes[number].told_until = at;
             self.schedule(at, What::Api(number, event.clone()));
         }
     }
 
     pub fn leave(&mut self, number: usize) {
+        self.nodes[number].runs_since = None;
         self.handle(number, Event::Leave);
     }
 
@@ -440,6 +456,14 @@ impl World {
         }
     }
 
+    /// Whether a node that runs for long enough is ranked for the address, which was told long enough ago.
+    fn can_be_announced(&self, address: IpAddr) -> bool {
+        let is_ready = |node: &Node| node.runs_since.is_some_and(|since| self.now > since + ms(700));
+        let Some(vip) = self.vips.get(&address).filter(|vip| vip.claimed) else { return false };
+        self.now > self.told_at + ms(100)
+            && self.nodes.iter().any(|node| is_ready(node) && vip.candidates.contains(&node.name))
+    }
+
     fn observe(&mut self) {
         let is_clean = |node: &Node| {
             let Port { dark, island, loss_in, loss_out } = node.port;
@@ -452,7 +476,8 @@ impl World {
             let mac = self.clients.cached(address);
             let served =
                 mac.and_then(|mac| self.macs.get(&mac)).is_some_and(|number| self.is_reachable(*number));
-            self.watcher.observe(self.now, address, &answering, served);
+            let can_be = self.can_be_announced(address);
+            self.watcher.observe(self.now, address, &answering, served, can_be);
         }
     }
 }
