@@ -379,7 +379,11 @@ impl World {
         let now = self.now;
         let Some(mind) = self.nodes[number].mind.as_mut() else { return };
         let mut actions = Vec::new();
+        let is_deadline = matches!(event, Event::Deadline);
         mind.handle(now, event, &mut actions);
+        // A heartbeat that is due, or that was heard, changes nothing that can be seen.
+        let is_telling = |action: &Action| !matches!(action, Action::SendDatagram { .. });
+        let is_seen = if is_deadline { actions.iter().any(is_telling) } else { !actions.is_empty() };
         let due = mind.next_deadline();
         self.perform(number, actions);
         if let Some(due) = due {
@@ -390,7 +394,9 @@ impl World {
                 self.schedule(at, What::Wake(number));
             }
         }
-        self.observe();
+        if is_seen {
+            self.observe();
+        }
     }
 
     fn perform(&mut self, number: usize, actions: Vec<Action>) {
