@@ -20,7 +20,9 @@ demo: build kubernetes packages ## Show a Service getting its address, and survi
 .PHONY: test
 test: lint build kubernetes packages ## Pass every test: lints, unit and property tests, simulator, end-to-end in the lab
 	@echo "== unit and property tests, simulator"
-	cargo test --workspace --lib --bins --tests --exclude landfall-tests
+	cargo test --workspace --exclude landfall-tests --lib --bins --test generated --test model --test sim --test kernel
+	@echo "== the controller's drivers against a real API server"
+	target/release/landfall-lab exec cargo test -p landfall-controller --test api_server
 	@echo "== the lab and end-to-end tests"
 	cargo test -p landfall-tests
 

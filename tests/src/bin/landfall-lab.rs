@@ -3,8 +3,9 @@
 #![allow(clippy::print_stdout)]
 
 use std::{
+    ffi::OsString,
     io::{IsTerminal, Write},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, ExitStatus},
     time::Duration,
 };
 
@@ -26,6 +27,8 @@ struct Arguments {
 enum Subcommands {
     /// Open a shell in a lab with Landfall installed
     Shell(Shell),
+    /// Run a command beside a bare control plane with the CRDs, named by LANDFALL_TEST_KUBECONFIG
+    Exec(Exec),
     /// Show what Landfall does, with times
     Demo(Demo),
     /// Measure what the README states
@@ -62,6 +65,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &arguments.command {
         Subcommands::Shell(shell) => shell.run(&inside, &runtime),
+        Subcommands::Exec(exec) => exec.run(&inside, &runtime),
         Subcommands::Demo(demo) => runtime.block_on(demo.run(&inside)).map(|()| ExitCode::SUCCESS),
         Subcommands::Bench(bench) => runtime.block_on(bench.run(&inside)).map(|()| ExitCode::SUCCESS),
     }
@@ -104,6 +108,32 @@ impl Shell {
     }
 }
 
+#[derive(Debug, Args)]
+struct Exec {
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, required = true)]
+    command: Vec<OsString>,
+}
+
+impl Exec {
+    fn run(&self, inside: &isolation::Inside, runtime: &Runtime) -> Result<ExitCode> {
+        let options = LabOptions { nodes: 0, clients: 0, kubelets: false, ..LabOptions::default() };
+        let lab = runtime.block_on(Lab::up(inside, options))?;
+        landfall::apply_crds(&lab)?;
+        let (program, arguments) = self.command.split_first().context("no command")?;
+        let status = Command::new(program)
+            .args(arguments)
+            .env("LANDFALL_TEST_KUBECONFIG", lab.kubeconfig())
+            .status()
+            .with_context(|| format!("starting {}", program.display()))?;
+        Ok(exit_code(status))
+    }
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    u8::try_from(status.code().unwrap_or(1)).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
 fn open_shell(lab: &Lab) -> Result<ExitCode> {
     let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/bash".into());
     let path = std::env::var("PATH").unwrap_or_default();
@@ -113,5 +143,5 @@ fn open_shell(lab: &Lab) -> Result<ExitCode> {
         .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", lab.inside().programs().display()))
         .status()
         .with_context(|| format!("starting {}", shell.display()))?;
-    Ok(u8::try_from(status.code().unwrap_or(1)).map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(exit_code(status))
 }
