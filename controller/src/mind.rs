@@ -15,6 +15,7 @@
 
 mod absorb;
 mod explain;
+mod lost;
 mod outcome;
 pub(crate) mod pending;
 mod pool;
@@ -106,7 +107,7 @@ pub struct Config {
     /// How long an address may be unanswered before its Service says so. Longer than any failover, so
     /// that one writes no Service.
     pub announce_grace: Duration,
-    /// The least time between two writes of one pool's status.
+    /// The least time between two looks at one pool's status.
     pub pool_status_pace: Duration,
 }
 
@@ -164,12 +165,14 @@ pub struct Mind {
     /// What to look at: VirtualIPs, then Services by age, then pools.
     dirty: BTreeSet<(u8, i64, Subject)>,
     waiting: Waiting,
+    /// What the book counted when those who go without were last asked.
+    exhaustions: u64,
     /// Since when a Service's addresses are not all announced.
     unannounced: BTreeMap<ClaimRef, Instant>,
     /// Services (by uid) of others whose owners have been told.
     told: BTreeSet<String>,
-    /// When each pool's status was last written.
-    pool_written: BTreeMap<String, Instant>,
+    /// When each pool's addresses were last counted.
+    pool_counted: BTreeMap<String, Instant>,
     /// Releases that go on without a history, because it was refused.
     without_history: BTreeSet<IpAddr>,
 }
@@ -199,9 +202,10 @@ impl Mind {
             pending: Pending::default(),
             dirty: BTreeSet::new(),
             waiting: Waiting::default(),
+            exhaustions: 0,
             unannounced: BTreeMap::new(),
             told: BTreeSet::new(),
-            pool_written: BTreeMap::new(),
+            pool_counted: BTreeMap::new(),
             without_history: BTreeSet::new(),
         }
     }
@@ -264,6 +268,13 @@ impl Mind {
                     Subject::Service(key) => self.look_at_service(now, &key, out),
                     Subject::Pool(name) => self.look_at_pool(now, &name, out),
                 }
+            }
+            if self.book.exhaustions() != self.exhaustions {
+                self.exhaustions = self.book.exhaustions();
+                for key in self.waiting.going_without() {
+                    self.mark(Subject::Service(key));
+                }
+                continue;
             }
             match self.waiting.next_to_wake(&self.book) {
                 Some(key) => self.mark(Subject::Service(key)),

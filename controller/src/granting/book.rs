@@ -72,6 +72,8 @@ pub struct AddressBook {
     /// The pools' own parts, by first address: last address and pool. No two overlap.
     ranges: BTreeMap<IpAddr, (IpAddr, String)>,
     holders: BTreeMap<IpAddr, Vec<Holder>>,
+    /// How often the last free address of a family of some pool was taken.
+    exhaustions: u64,
 }
 
 impl AddressBook {
@@ -184,7 +186,11 @@ impl AddressBook {
             holders.insert(place, holder);
         }
         if holders.len() == 1 {
-            self.with_free(address, |free| free.remove(AddressRange::single(address)));
+            let was_last = self.with_free(address, |free| {
+                free.remove(AddressRange::single(address));
+                free.first(Family::of(address)).is_none()
+            });
+            self.exhaustions += u64::from(was_last == Some(true));
         }
     }
 
@@ -218,11 +224,15 @@ impl AddressBook {
         self.pools.get(pool)?.free.first(family)
     }
 
-    fn with_free(&mut self, address: IpAddr, change: impl FnOnce(&mut AddressSet)) {
-        let Some(name) = self.pool_of(address).map(str::to_owned) else { return };
-        if let Some(pool) = self.pools.get_mut(&name) {
-            change(&mut pool.free);
-        }
+    /// Counts how often the last free address of a family of some pool was taken.
+    pub fn exhaustions(&self) -> u64 {
+        self.exhaustions
+    }
+
+    fn with_free<T>(&mut self, address: IpAddr, change: impl FnOnce(&mut AddressSet) -> T) -> Option<T> {
+        let name = self.pool_of(address).map(str::to_owned)?;
+        let pool = self.pools.get_mut(&name)?;
+        Some(change(&mut pool.free))
     }
 }
 

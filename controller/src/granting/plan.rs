@@ -16,8 +16,17 @@ use super::wait::Wait;
 use crate::status::is_shown_by_us;
 use crate::world::virtual_ips::VirtualIps;
 
-/// VirtualIPs that vanished while they were claimed, with what they held.
-pub type Lost = BTreeMap<ServiceKey, BTreeMap<IpAddr, VirtualIPSpec>>;
+/// A VirtualIP that vanished while it was claimed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LostVirtualIp {
+    /// What it held.
+    pub spec: VirtualIPSpec,
+    /// The mind's step in which it vanished.
+    pub step: u64,
+}
+
+/// VirtualIPs that vanished while they were claimed, by the Services that claimed them.
+pub type Lost = BTreeMap<ServiceKey, BTreeMap<IpAddr, LostVirtualIp>>;
 
 /// What a plan is made on.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +79,8 @@ pub struct Plan {
     pub families: Vec<FamilyPlan>,
     /// Addresses that it claims beyond that.
     pub surplus: Vec<IpAddr>,
+    /// Addresses that it asks for and could have, but goes without since it lacks another family.
+    pub forgone: Vec<IpAddr>,
 }
 
 impl Plan {
@@ -82,6 +93,16 @@ impl Plan {
         self.families.iter().filter_map(held).collect()
     }
 
+    /// Whether the Service is to have the address, or to keep it for now.
+    pub fn wants(&self, address: IpAddr) -> bool {
+        self.families.iter().any(|family| match &family.slot {
+            Slot::Held(held) | Slot::UnderWay(held) => *held == address,
+            Slot::Take(chosen) => chosen.address == address,
+            Slot::Switch { from, .. } => *from == address,
+            Slot::Empty => false,
+        })
+    }
+
     /// Whether some claim has still to be written.
     pub fn is_unfinished(&self) -> bool {
         let unfinished =
@@ -92,6 +113,11 @@ impl Plan {
     /// Whether there is anything to hold.
     pub fn has_any(&self) -> bool {
         self.families.iter().any(|plan| plan.slot != Slot::Empty)
+    }
+
+    /// Whether some family has nothing though it need not wait itself.
+    pub fn goes_without(&self) -> bool {
+        self.families.iter().any(|family| family.slot == Slot::Empty && family.wait.is_none())
     }
 
     /// Why the Service waits, if it does.
@@ -113,20 +139,21 @@ pub fn plan(view: View<'_>, service: &Service, key: &ServiceKey) -> Plan {
     let lacks_one = plan.families.iter().any(|family| family.slot == Slot::Empty);
     if both_or_none && lacks_one && addresses(service).is_empty() {
         for family in &mut plan.families {
+            if let Slot::Take(chosen) = &family.slot {
+                plan.forgone.extend(
+                    request
+                        .iter()
+                        .flat_map(|request| &request.addresses)
+                        .copied()
+                        .filter(|asked| *asked == chosen.address),
+                );
+            }
             if !matches!(family.slot, Slot::UnderWay(_)) {
                 family.slot = Slot::Empty;
             }
         }
     }
-    let wanted = |address: IpAddr| {
-        plan.families.iter().any(|family| match &family.slot {
-            Slot::Held(held) | Slot::UnderWay(held) => *held == address,
-            Slot::Take(chosen) => chosen.address == address,
-            Slot::Switch { from, .. } => *from == address,
-            Slot::Empty => false,
-        })
-    };
-    plan.surplus = view.vips.claimed_by(key).filter(|address| !wanted(*address)).collect();
+    plan.surplus = view.vips.claimed_by(key).filter(|address| !plan.wants(*address)).collect();
     plan
 }
 

@@ -17,7 +17,7 @@ use crate::granting::verdict;
 use crate::world::endpoints;
 use crate::world::nodes::Changed;
 use crate::world::store::{Offered, version};
-use crate::world::virtual_ips::{concerns, key_of_claim};
+use crate::world::virtual_ips::concerns;
 
 impl Mind {
     pub(super) fn on_services(&mut self, change: Change<Service>) {
@@ -67,7 +67,7 @@ impl Mind {
         let before = was.map(|service| holds(service, key)).unwrap_or_default();
         let after = is.map(|service| holds(service, key)).unwrap_or_default();
         for (address, holder) in &after {
-            self.book.hold(*address, holder.clone());
+            self.hold(*address, holder.clone());
         }
         for (address, holder) in before.into_iter().filter(|held| !after.contains(held)) {
             self.let_go(address, &holder);
@@ -88,7 +88,23 @@ impl Mind {
 
     pub(super) fn let_go(&mut self, address: IpAddr, holder: &Holder) {
         if self.book.let_go(address, holder) {
-            self.waiting.freed(address);
+            self.waiting.freed();
+        }
+        self.holder_changed(address);
+    }
+
+    /// Notes a holder, and asks those again who wait for the address.
+    pub(super) fn hold(&mut self, address: IpAddr, holder: Holder) {
+        self.book.hold(address, holder);
+        self.holder_changed(address);
+    }
+
+    fn holder_changed(&mut self, address: IpAddr) {
+        for key in self.waiting.for_address(address) {
+            self.mark(Subject::Service(key));
+        }
+        if let Some(pool) = self.book.pool_of(address) {
+            self.mark(Subject::Pool(pool.to_owned()));
         }
     }
 
@@ -139,7 +155,7 @@ impl Mind {
         self.vips.reindex(address, was, is);
         match is {
             Some(vip) => {
-                self.book.hold(address, Holder::VirtualIp);
+                self.hold(address, Holder::VirtualIp);
                 let epoch = vip.spec.placement.as_ref().map_or(0, |placement| placement.epoch);
                 self.last_epoch = self.last_epoch.max(epoch);
                 self.find_lost(address);
@@ -155,16 +171,13 @@ impl Mind {
                 self.without_history.remove(&address);
                 // Before it is let go, so that nobody else gets it in between.
                 if let Some(was) = was {
-                    for claim in &was.spec.claims {
-                        let key = key_of_claim(claim);
-                        self.book.hold(address, Holder::Lost(key.clone()));
-                        self.lost.entry(key).or_default().insert(address, was.spec.clone());
-                    }
+                    self.lose(address, was);
                 }
                 self.let_go(address, &Holder::VirtualIp);
             }
         }
         self.settle_load(address);
+        self.holder_changed(address);
         for key in was.into_iter().chain(is).flat_map(concerns) {
             self.mark(Subject::Service(key));
         }
@@ -173,26 +186,6 @@ impl Mind {
         for pool in pools_of(&self.book, address, taken_from) {
             self.mark(Subject::Pool(pool));
         }
-    }
-
-    /// A VirtualIP that had vanished is there again.
-    fn find_lost(&mut self, address: IpAddr) {
-        let holders: Vec<Holder> = self.book.holders(address).to_vec();
-        for holder in holders {
-            if let Holder::Lost(key) = &holder {
-                self.forget_lost(key, address);
-            }
-        }
-    }
-
-    pub(super) fn forget_lost(&mut self, key: &ClaimRef, address: IpAddr) {
-        if let Some(addresses) = self.lost.get_mut(key) {
-            addresses.remove(&address);
-            if addresses.is_empty() {
-                self.lost.remove(key);
-            }
-        }
-        self.let_go(address, &Holder::Lost(key.clone()));
     }
 
     /// Counts the order of an address as it is known now.
@@ -242,7 +235,7 @@ impl Mind {
     fn pool_is_gone(&mut self, name: &str) {
         self.pending.void(&Subject::Pool(name.to_owned()), None);
         self.book.remove_pool(name);
-        self.pool_written.remove(name);
+        self.pool_counted.remove(name);
         self.mark_services();
         self.mark_pools();
     }
@@ -322,7 +315,7 @@ impl Mind {
 
     fn move_holds(&mut self, was: &BTreeSet<IpAddr>, is: &BTreeSet<IpAddr>, holder: &Holder) {
         for address in is.difference(was) {
-            self.book.hold(*address, holder.clone());
+            self.hold(*address, holder.clone());
         }
         for address in was.difference(is) {
             self.let_go(*address, holder);

@@ -49,9 +49,6 @@ impl Mind {
             Outcome::Refused(refusal) => return self.on_refusal(now, effect, subject, &refusal, out),
         }
         self.pending.succeeded(&subject);
-        if let Effect::SetPoolStatus { pool, .. } = effect {
-            self.pool_written.insert(pool.name.clone(), now.monotonic);
-        }
         self.publish(notes, out);
         self.has_landed(effect, subject);
     }

@@ -37,18 +37,20 @@ impl Mind {
         if asked.is_none_or(|asked| asked < learned.unwrap_or(0)) {
             return self.ask_for_service(now, key, None, out);
         }
-        for address in
-            self.lost.get(key).map(|lost| lost.keys().copied().collect::<Vec<_>>()).unwrap_or_default()
-        {
-            self.forget_lost(key, address);
-        }
+        self.settle_lost(now, key, |_| false, out);
         for address in claimed {
             self.drop_claim(now, address, key, Vec::new(), out);
         }
     }
 
     /// Asks the API server for a Service, for the sake of the VirtualIP of `address` if there is one.
-    fn ask_for_service(&mut self, now: Now, key: &ClaimRef, address: Option<IpAddr>, out: &mut Vec<Effect>) {
+    pub(super) fn ask_for_service(
+        &mut self,
+        now: Now,
+        key: &ClaimRef,
+        address: Option<IpAddr>,
+        out: &mut Vec<Effect>,
+    ) {
         let subject = Subject::Service(key.clone());
         let asker = address.map_or(subject.clone(), Subject::VirtualIp);
         if self.pending.may_act(&subject, &asker, now.monotonic) {
@@ -68,11 +70,7 @@ impl Mind {
         out: &mut Vec<Effect>,
     ) {
         self.unannounced.remove(key);
-        for address in
-            self.lost.get(key).map(|lost| lost.keys().copied().collect::<Vec<_>>()).unwrap_or_default()
-        {
-            self.forget_lost(key, address);
-        }
+        self.settle_lost(now, key, |_| false, out);
         let claimed: Vec<IpAddr> = self.vips.claimed_by(key).collect();
         for address in &claimed {
             let notes = vec![note(service, false, "DeletingLoadBalancer", "Deleting load balancer")];

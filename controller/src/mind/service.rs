@@ -17,7 +17,7 @@ use crate::granting::choice::Chosen;
 use crate::granting::claim;
 use crate::granting::plan::{Plan, Slot, plan};
 use crate::granting::verdict::{self, Verdict, has_both_finalizers, judge};
-use crate::granting::wait::some_of;
+use crate::granting::wait::{Until, some_of};
 use crate::ranking::{Reach, eligible, order};
 use crate::status::{self, Announcement, OURS};
 use crate::world::virtual_ips::{claim_of, is_deleting};
@@ -51,9 +51,11 @@ impl Mind {
 
     fn grant(&mut self, now: Now, key: &ClaimRef, service: &Arc<Service>, out: &mut Vec<Effect>) {
         let plan = plan(self.view(), service, key);
-        self.forget_lost_but(key, &plan);
-        let until = plan.waits().map(|wait| wait.until.clone()).collect();
-        self.waiting.put(key, self.age(key), until);
+        self.settle_lost(now, key, |address| plan.wants(address), out);
+        let waits = plan.waits().map(|wait| wait.until.clone());
+        let until = waits.chain(plan.forgone.iter().copied().map(Until::Free)).collect();
+        let goes_without = plan.goes_without();
+        self.waiting.put(key, self.age(key), until, goes_without);
 
         let subject = Subject::Service(key.clone());
         if plan.has_any() && !has_both_finalizers(service) {
@@ -85,9 +87,10 @@ impl Mind {
         if !self.may_act_at(address, key, now) {
             return;
         }
-        if is_deleting(&vip) {
+        if is_deleting(&vip) && verdict::addresses(service).contains(&address) {
             // Deleted by mistake. The object cannot be brought back to life, so it makes room for its
-            // successor; what it held is remembered when it goes.
+            // successor; what it held is remembered when it goes. Only what the status shows is safe
+            // meanwhile, so a grant under way is finished first.
             self.want(Effect::DeleteVirtualIp { virtual_ip: exactly(&vip.metadata) }, Vec::new(), out);
             return;
         }
@@ -106,7 +109,8 @@ impl Mind {
             return;
         }
         let known = self.vips.get(address).map(Arc::clone);
-        let lost = self.lost.get(key).and_then(|lost| lost.get(&address)).cloned();
+        let lost = self.lost.get(key).and_then(|lost| lost.get(&address));
+        let lost = lost.map(|lost| lost.spec.clone());
         let current = known.as_ref().map(|vip| vip.spec.clone()).or(lost);
         let spec =
             Box::new(self.spec_of(now, current.as_ref(), address, chosen.pool.as_deref(), service, key));
@@ -116,7 +120,7 @@ impl Mind {
         let effect = match known {
             Some(vip) => Effect::UpdateVirtualIp { virtual_ip: exactly(&vip.metadata), spec },
             None => {
-                self.book.hold(address, Holder::Busy);
+                self.hold(address, Holder::Busy);
                 Effect::CreateVirtualIp { name: virtual_ip_name(address), spec }
             }
         };
@@ -265,21 +269,6 @@ impl Mind {
         }
         wanted.push(status::announced_condition(&announcement, known, patient));
         wanted
-    }
-
-    /// Forgets what has vanished and is not brought back.
-    fn forget_lost_but(&mut self, key: &ClaimRef, plan: &Plan) {
-        let Some(lost) = self.lost.get(key) else { return };
-        let is_wanted = |address: &IpAddr| {
-            plan.families.iter().any(|family| match &family.slot {
-                Slot::Take(chosen) => chosen.address == *address,
-                Slot::UnderWay(under_way) => under_way == address,
-                _ => false,
-            })
-        };
-        for address in lost.keys().copied().filter(|address| !is_wanted(address)).collect::<Vec<_>>() {
-            self.forget_lost(key, address);
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Servic
 use landfall_controller::effects::Effect;
 use landfall_controller::mind::Event;
 use landfall_crds::address::Family;
-use landfall_crds::{Announcer, Reservation, VirtualIP, VirtualIPSpec, VirtualIPStatus, virtual_ip_name};
+use landfall_crds::{Reservation, VirtualIP, VirtualIPSpec, virtual_ip_name};
 
 use crate::api::{KINDS, as_strategy_has_it, name_of};
 use crate::cluster::{Cluster, Way};
@@ -171,31 +171,21 @@ impl Chaos {
 
     /// The speakers' answer to what a VirtualIP says.
     fn speak(&mut self, name: &str) {
-        let mut vip = (*self.cluster.api.vips[name]).clone();
-        let candidates: Vec<String> = vip
-            .spec
-            .placement
-            .iter()
-            .flat_map(|place| &place.candidates)
-            .map(|node| node.node.clone())
-            .collect();
-        let may = !vip.spec.claims.is_empty() && !candidates.is_empty();
-        let since = self.cluster.api.time();
-        let status = vip.status.get_or_insert_with(VirtualIPStatus::default);
         if !self.speakers_live {
             return;
         }
-        match &status.announcer {
-            None if may => {
-                let node = self.random.pick(&candidates).clone();
-                let mac = "02:00:00:00:00:01".to_owned();
-                status.announcer =
-                    Some(Announcer { node, interface: "eth0".to_owned(), mac, term: 1, epoch: 1, since });
-            }
-            Some(_) if !may => status.announcer = None,
-            _ => return,
+        let vip = &self.cluster.api.vips[name];
+        let placed = vip.spec.placement.iter().flat_map(|placement| &placement.candidates);
+        let candidates: Vec<String> = placed.map(|candidate| candidate.node.clone()).collect();
+        let may = !vip.spec.claims.is_empty() && !candidates.is_empty();
+        let does = vip.status.as_ref().is_some_and(|status| status.announcer.is_some());
+        if may && !does {
+            let node = self.random.pick(&candidates).clone();
+            self.cluster.announce(name, Some(&node));
         }
-        self.cluster.api.put_vip(vip);
+        if does && !may {
+            self.cluster.announce(name, None);
+        }
     }
 
     fn become_quiet(&mut self) {

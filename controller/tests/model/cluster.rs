@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 use landfall_controller::effects::{Effect, Outcome, Refusal};
 use landfall_controller::mind::{Config, Event, Mind, Now};
+use landfall_crds::{Announcer, VirtualIPStatus};
 
-use crate::api::{Api, KINDS};
+use crate::api::{Api, KINDS, SERVICES, VIPS};
 
 /// One controller: its mind, how far it has seen each kind, and what it wants done.
 pub struct Controller {
@@ -17,6 +18,8 @@ pub struct Controller {
     pub wanted: VecDeque<Effect>,
     answers: VecDeque<Event>,
     pub published: Vec<Effect>,
+    /// How long the mind has thought, by the real clock.
+    pub thought: Duration,
 }
 
 /// What happens to an effect on its way.
@@ -62,6 +65,7 @@ impl Cluster {
             wanted: VecDeque::new(),
             answers: VecDeque::new(),
             published: Vec::new(),
+            thought: Duration::ZERO,
         };
         controller.tell(self.now(), Event::Leading(true));
         controller
@@ -88,7 +92,13 @@ impl Cluster {
     }
 
     /// Brings a controller the next change of one kind, or its first list. Returns whether there was one.
+    ///
+    /// A list of VirtualIPs never overtakes the watch of Services: what was created, shown and deleted
+    /// in between could then be taken for never used.
     pub fn deliver(&mut self, which: usize, kind: usize) -> bool {
+        if kind == VIPS && self.controllers[which].cursors[VIPS].is_none() {
+            while self.deliver(which, SERVICES) {}
+        }
         let now = self.now();
         let controller = &mut self.controllers[which];
         let log = &self.api.logs[kind];
@@ -143,6 +153,32 @@ impl Cluster {
         true
     }
 
+    /// The best candidate of each claimed VirtualIP announces it.
+    pub fn announce_all(&mut self) {
+        for name in self.api.vips.keys().cloned().collect::<Vec<_>>() {
+            let candidates = self.api.vips[&name].spec.placement.clone().unwrap_or_default().candidates;
+            if let Some(best) = candidates.first() {
+                self.announce(&name, Some(&best.node));
+            }
+        }
+    }
+
+    /// Writes who announces, as a speaker does.
+    pub fn announce(&mut self, name: &str, node: Option<&str>) {
+        let mut vip = (*self.api.vips[name]).clone();
+        let status = vip.status.get_or_insert_with(VirtualIPStatus::default);
+        let since = self.api.time();
+        status.announcer = node.map(|node| Announcer {
+            node: node.to_owned(),
+            interface: "eth0".to_owned(),
+            mac: "02:00:00:00:00:01".to_owned(),
+            term: status.announcer.as_ref().map_or(1, |before| before.term + 1),
+            epoch: 1,
+            since,
+        });
+        self.api.put_vip(vip);
+    }
+
     /// Everything that can happen without time passing or anybody doing anything new.
     pub fn settle(&mut self) {
         for _ in 0..1_000_000 {
@@ -181,9 +217,12 @@ impl Cluster {
 }
 
 impl Controller {
+    #[allow(clippy::disallowed_methods)]
     pub fn tell(&mut self, now: Now, event: Event) {
         let mut out = Vec::new();
+        let start = Instant::now();
         self.mind.handle(now, event, &mut out);
+        self.thought += start.elapsed();
         for effect in out {
             match effect {
                 Effect::Publish(_) => self.published.push(effect),

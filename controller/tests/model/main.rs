@@ -8,6 +8,7 @@ mod cluster;
 mod invariants;
 mod objects;
 mod random;
+mod scale;
 mod stories;
 
 use std::collections::BTreeMap;

@@ -17,8 +17,4 @@ fn a_service_gets_an_address() {
     cluster.api.put_service(service("web"));
     cluster.quiet();
     assert_eq!(ingress(&cluster, "web"), ["10.0.0.2"]);
-    println!("{:#?}", cluster.api.services["shop/web"]);
-    println!("{:#?}", cluster.api.vips["10.0.0.2"].spec);
-    println!("{:#?}", cluster.api.pools["lan"].status);
-    println!("{:?}", cluster.api.writes);
 }

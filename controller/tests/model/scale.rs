@@ -1,0 +1,76 @@
+//! How the cost of a grant grows with the number of Services.
+
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+use crate::objects::{pool, service, speaker};
+
+/// Grants `services` and says how long the mind alone took.
+fn grant(services: usize) -> Duration {
+    let mut cluster = Cluster::new(1);
+    for number in 1..=20_u8 {
+        cluster.api.put_speaker(speaker(&format!("node-{number}"), number));
+    }
+    cluster.api.put_pool(pool("lan", &["10.0.0.0/8", "fd00::/64"]));
+    cluster.quiet();
+    for number in 0..services {
+        cluster.api.put_service(service(&format!("web-{number}")));
+    }
+    let before = cluster.controllers[0].thought;
+    cluster.settle();
+    let took = cluster.controllers[0].thought - before;
+    let writes = &cluster.api.writes;
+    for what in ["AddFinalizers", "CreateVirtualIp", "SetIngress"] {
+        assert_eq!(writes[what], services as u64, "one {what} for each Service");
+    }
+    assert!(!writes.contains_key("UpdateVirtualIp"), "a grant is not written twice");
+    took
+}
+
+/// Ten times the Services may take little more than ten times as long.
+#[test]
+fn the_cost_of_a_grant_does_not_grow() {
+    let few = grant(400);
+    let many = grant(4000);
+    let each = |took: Duration, services: u32| took.as_secs_f64() * 1e6 / f64::from(services);
+    let growth = each(many, 4000) / each(few, 400);
+    println!(
+        "400 Services: {:.0} us each; 4,000 Services: {:.0} us each ({many:?} in all); growth {growth:.2}",
+        each(few, 400),
+        each(many, 4000)
+    );
+    assert!(growth < 2.5, "the cost of a grant grows with their number");
+}
+
+/// A node that fails and comes back, an unrelated change of a node, and a list write nothing.
+#[test]
+fn steady() {
+    let mut cluster = Cluster::new(1);
+    for number in 1..=3_u8 {
+        cluster.api.put_speaker(speaker(&format!("node-{number}"), number));
+    }
+    cluster.api.put_pool(pool("lan", &["10.0.0.0/24"]));
+    for number in 0..100 {
+        cluster.api.put_service(service(&format!("web-{number}")));
+    }
+    cluster.quiet();
+    cluster.announce_all();
+    cluster.quiet();
+    let before = cluster.api.writes.clone();
+    let mut dark = speaker("node-1", 1);
+    dark.status.as_mut().unwrap().interfaces[0].carrier = landfall_crds::Carrier::Down;
+    cluster.api.put_speaker(dark);
+    cluster.quiet();
+    for name in cluster.api.vips.keys().cloned().collect::<Vec<_>>() {
+        cluster.announce(&name, None);
+    }
+    cluster.settle();
+    cluster.pass(Duration::from_millis(300));
+    for name in cluster.api.vips.keys().cloned().collect::<Vec<_>>() {
+        cluster.announce(&name, Some("node-2"));
+    }
+    cluster.quiet();
+    cluster.api.put_speaker(speaker("node-1", 1));
+    cluster.quiet();
+    assert_eq!(cluster.api.writes, before, "a failover and a return write nothing");
+}
