@@ -120,6 +120,9 @@ impl Writer {
             this.metrics.effects_waiting.set(count(queue.len()));
             this.metrics.effects_under_way.set(count(under_way.len()));
             tokio::select! {
+                // In this order: once asked to stop, nothing more is begun.
+                biased;
+                _ = &mut stop => break,
                 order = orders.recv() => match order {
                     Some(Order { term, effect: Effect::Publish(note) }) => this.note(term, note, &outcomes),
                     Some(order) => queue.push(order),
@@ -130,7 +133,6 @@ impl Writer {
                     this.report(order, outcome, &outcomes);
                 }
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
-                _ = &mut stop => break,
             }
         }
         if !under_way.is_empty() {
