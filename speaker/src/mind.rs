@@ -112,6 +112,10 @@ impl Mind {
                 self.facts.set_links(links);
                 self.facts_changed(now, out);
             }
+            Event::OwnAddresses(addresses) => {
+                self.facts.set_own_addresses(addresses);
+                self.facts_changed(now, out);
+            }
             Event::Gateways(gateways) => {
                 self.facts.set_gateways(gateways);
                 self.facts_changed(now, out);

@@ -42,6 +42,9 @@ const DUMP_LIMIT: Duration = Duration::from_secs(10);
 pub struct Network {
     /// The links to announce on.
     pub links: Vec<Link>,
+    /// The node's own addresses on all links that answer ARP or neighbour discovery for them. Those on
+    /// others, such as the dummy of kube-proxy's IPVS mode, may well be ours to announce.
+    pub addresses: Vec<IpAddr>,
     /// The next hops of default routes.
     pub gateways: Vec<IpAddr>,
 }
@@ -119,6 +122,7 @@ async fn watch_once(
         };
         let network = Network {
             links: interfaces::choose(&stale.links, flag, &named.borrow_and_update()),
+            addresses: own_addresses(&stale.links),
             gateways: stale.gateways.clone(),
         };
         if told.as_ref() != Some(&network) {
@@ -185,6 +189,14 @@ pub async fn dump(handle: &Handle) -> Result<Tables, rtnetlink::Error> {
         }
     }
     Ok(tables)
+}
+
+fn own_addresses(links: &[RawLink]) -> Vec<IpAddr> {
+    let answering = links.iter().filter(|link| !link.loopback && !link.no_arp);
+    let mut addresses: Vec<_> =
+        answering.flat_map(|link| link.addresses.iter().map(ipnet::IpNet::addr)).collect();
+    addresses.sort_unstable();
+    addresses
 }
 
 fn raw_link(message: &LinkMessage) -> RawLink {

@@ -166,6 +166,7 @@ async fn follow_network(
     let telling = async {
         while let Some(network) = told.recv().await {
             log_network(&network);
+            lan.send(Event::OwnAddresses(network.addresses.clone())).await?;
             lan.send(Event::Gateways(network.gateways.clone())).await?;
             lan.send(Event::Links(network.links.clone())).await?;
             // The receiver lives as long as the process, save at the very end.

@@ -31,6 +31,7 @@ pub struct Facts {
     by_source: HashMap<(LinkIndex, IpAddr), NodeName>,
     by_mac: HashMap<MacAddr, NodeName>,
     own_addresses: HashSet<IpAddr>,
+    addresses_elsewhere: HashSet<IpAddr>,
     peer_addresses: HashSet<IpAddr>,
     has_links: bool,
     has_peers: bool,
@@ -48,6 +49,7 @@ impl Facts {
             by_source: HashMap::new(),
             by_mac: HashMap::new(),
             own_addresses: HashSet::new(),
+            addresses_elsewhere: HashSet::new(),
             peer_addresses: HashSet::new(),
             has_links: false,
             has_peers: false,
@@ -62,7 +64,12 @@ impl Facts {
         self.derive();
     }
 
-    /// Takes in all gateways.
+    /// Takes in all addresses of the node, on whatever interface.
+    pub fn set_own_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.addresses_elsewhere = addresses.into_iter().collect();
+    }
+
+    /// Takes in all next hops of default routes.
     pub fn set_gateways(&mut self, gateways: Vec<IpAddr>) {
         self.gateways = gateways;
     }
@@ -215,7 +222,7 @@ impl Facts {
     pub fn refusal(&self, address: IpAddr) -> Option<Refusal> {
         if is_special(address) || self.links.values().any(|link| is_subnet_broadcast(link, address)) {
             Some(Refusal::SpecialAddress)
-        } else if self.own_addresses.contains(&address) {
+        } else if self.own_addresses.contains(&address) || self.addresses_elsewhere.contains(&address) {
             Some(Refusal::OwnAddress)
         } else if self.peer_addresses.contains(&address) {
             Some(Refusal::PeerAddress)
@@ -270,6 +277,7 @@ mod tests {
             addresses: ["10.0.0.1/24", "fd00::1/64", "fe80::1/64"].map(|text| text.parse().unwrap()).to_vec(),
         }]);
         facts.set_gateways(vec!["10.0.0.254".parse().unwrap()]);
+        facts.set_own_addresses(vec!["10.244.1.1".parse().unwrap()]);
         facts
     }
 
@@ -281,6 +289,7 @@ mod tests {
             ("fd00::50", None),
             ("10.0.0.1", Some(Refusal::OwnAddress)),
             ("fd00::1", Some(Refusal::OwnAddress)),
+            ("10.244.1.1", Some(Refusal::OwnAddress)),
             ("10.0.0.254", Some(Refusal::GatewayAddress)),
             ("10.0.0.255", Some(Refusal::SpecialAddress)),
             ("255.255.255.255", Some(Refusal::SpecialAddress)),

@@ -9,6 +9,8 @@ use crate::lan::{Link, LinkIndex, MacAddr, NodeName, PeerInfo, Vip};
 pub enum Event {
     /// All interfaces of the node that could announce, whenever anything about them changed.
     Links(Vec<Link>),
+    /// All addresses of the node, on whatever interface, whenever they changed. They are never announced.
+    OwnAddresses(Vec<IpAddr>),
     /// All next hops of default routes, whenever they changed. They are never announced.
     Gateways(Vec<IpAddr>),
     /// All other speakers, whenever anything about them changed.
