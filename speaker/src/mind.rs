@@ -23,6 +23,8 @@ pub mod facts;
 pub mod hush;
 pub(crate) mod rng;
 mod speaking;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use counters::Counters;
@@ -132,13 +134,7 @@ impl Mind {
                 self.datagram(now, link, from, ttl, &payload, out)
             }
             Event::Deadline => self.deadline(now, out),
-            Event::Leave => {
-                self.own(now, ownership::Event::Leave, out);
-                let links: Vec<_> = self.facts.sessions().keys().copied().collect();
-                for link in links {
-                    self.say_on(link, &Body::Heartbeat, out);
-                }
-            }
+            Event::Leave => self.own(now, ownership::Event::Leave, out),
         }
         self.settle(now, out);
     }
