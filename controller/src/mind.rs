@@ -314,11 +314,11 @@ impl Mind {
         self.mark_pools();
     }
 
-    /// All Services, and those that are missing but claim something.
+    /// All Services, and those that are missing but claim something or did.
     fn mark_services(&mut self) {
         let known = self.services.keys().cloned();
         let claiming = self.vips.store.iter().flat_map(|(_, vip)| crate::world::virtual_ips::concerns(vip));
-        for key in known.chain(claiming).collect::<BTreeSet<_>>() {
+        for key in known.chain(claiming).chain(self.lost.keys().cloned()).collect::<BTreeSet<_>>() {
             self.mark(Subject::Service(key));
         }
     }

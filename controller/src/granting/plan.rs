@@ -211,6 +211,21 @@ fn in_family(
     }
 }
 
+/// The pool that an address is said to be taken from. A VirtualIP that names a pool keeps to it,
+/// unless the Service has come to ask for the pool that the address lies in: from then on it is that
+/// one, so that no later edit of a pool moves the Service.
+pub fn pool_to_name(book: &AddressBook, service: &Service, address: IpAddr, named: &str) -> String {
+    let asked = pools(service).unwrap_or_default();
+    match book.pool_of(address) {
+        Some(lies_in)
+            if asked.iter().any(|name| name == lies_in) && !asked.iter().any(|name| name == named) =>
+        {
+            lies_in.to_owned()
+        }
+        _ => named.to_owned(),
+    }
+}
+
 /// The pool that an address was taken from, where its VirtualIP is not there to tell. What a Service
 /// has was once what it asked for, even if pools were edited since.
 fn origin(view: View<'_>, service: &Service, address: IpAddr) -> Option<String> {

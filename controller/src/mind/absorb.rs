@@ -100,7 +100,9 @@ impl Mind {
     }
 
     fn holder_changed(&mut self, address: IpAddr) {
-        for key in self.waiting.for_address(address) {
+        let reserved = self.vips.get(address).filter(|vip| vip.spec.reservation.is_some());
+        let reserved_for = reserved.map(|vip| concerns(vip)).unwrap_or_default();
+        for key in self.waiting.for_address(address).into_iter().chain(reserved_for) {
             self.mark(Subject::Service(key));
         }
         if let Some(pool) = self.book.pool_of(address) {

@@ -12,7 +12,6 @@ use super::{Mind, Now};
 use crate::effects::Effect;
 use crate::granting::book::Holder;
 use crate::granting::plan::LostVirtualIp;
-use crate::granting::verdict;
 use crate::world::virtual_ips::key_of_claim;
 
 impl Mind {
@@ -62,14 +61,11 @@ impl Mind {
                 Some(known) => known.live >= since,
                 None => self.gone.get(key).is_some_and(|asked| *asked >= since),
             };
-            let shows =
-                self.services.get(key).is_some_and(|service| verdict::addresses(service).contains(&address));
             if !certain {
                 return self.ask_for_service(now, key, None, out);
             }
-            if !shows {
-                self.forget_lost(key, address);
-            }
+            // If the status shows it all the same, that keeps it from others.
+            self.forget_lost(key, address);
         }
     }
 }

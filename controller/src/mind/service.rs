@@ -15,7 +15,7 @@ use crate::effects::{Effect, Note};
 use crate::granting::book::Holder;
 use crate::granting::choice::Chosen;
 use crate::granting::claim;
-use crate::granting::plan::{Plan, Slot, plan};
+use crate::granting::plan::{Plan, Slot, plan, pool_to_name};
 use crate::granting::verdict::{self, Verdict, has_both_finalizers, judge};
 use crate::granting::wait::{Until, some_of};
 use crate::ranking::{Reach, eligible, order};
@@ -141,7 +141,7 @@ impl Mind {
             .and_then(|spec| spec.pool.as_deref())
             .or(pool)
             .or_else(|| self.book.pool_of(address))
-            .map(str::to_owned);
+            .map(|name| pool_to_name(&self.book, service, address, name));
         let pool = name.as_deref().and_then(|name| self.book.pool(name)).map(|pool| Arc::clone(&pool.object));
         let announce = match &pool {
             Some(pool) => claim::announce(pool),

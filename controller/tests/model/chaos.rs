@@ -77,6 +77,9 @@ impl Chaos {
                 println!("    {:?}", controller.mind.explain(&key));
             }
         }
+        for controller in &self.cluster.controllers {
+            println!("{:?}", controller.mind);
+        }
         for (name, vip) in &self.cluster.api.vips {
             println!("{name}: {:?} {:?}", vip.spec, vip.status);
         }
@@ -354,7 +357,8 @@ impl Chaos {
         }
         change(&mut service, &mut self.random);
         self.cluster.api.put_service(as_strategy_has_it(service));
-        self.note(format!("{what} {key}"));
+        let asks_for = self.cluster.api.services.get(key).and_then(|known| known.metadata.annotations.clone());
+        self.note(format!("{what} {key} {:?}", asks_for.unwrap_or_default()));
         if asks {
             for family in [Family::IPv4, Family::IPv6] {
                 *self.asked.entry((key.to_owned(), family)).or_default() += 1;
@@ -499,7 +503,12 @@ fn about(effect: &Effect) -> String {
         Effect::SetVirtualIpStatus { virtual_ip, .. }
         | Effect::DeleteVirtualIp { virtual_ip }
         | Effect::UnclaimVirtualIp { virtual_ip } => virtual_ip.name.clone(),
-        Effect::SetPoolStatus { pool, .. } => pool.name.clone(),
+        Effect::SetPoolStatus { pool, status } => {
+            let counts = |count: Option<landfall_crds::Capacity>| {
+                count.map_or("-".to_owned(), |it| format!("{}/{}/{}/{}", it.total, it.granted, it.reserved, it.available))
+            };
+            format!("{} v4 {} v6 {}", pool.name, counts(status.ipv4), counts(status.ipv6))
+        }
         Effect::GetService { name, .. } | Effect::GetVirtualIp { name } => name.clone(),
         Effect::Publish(note) => note.reason.to_owned(),
     }
