@@ -8,6 +8,7 @@ mod crashes;
 mod custom_resources;
 mod neighbours;
 mod policies;
+mod refusals;
 mod steady;
 
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         vec![custom_resources],
         policies::stories(),
         neighbours::stories(),
+        refusals::stories(),
         crashes::stories(),
         steady::stories(),
     ]
