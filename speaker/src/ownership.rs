@@ -5,6 +5,11 @@
 //! incumbent keeps an address until it fails, leaves, or a higher epoch ranks another first and that
 //! one's claim is heard; a candidate claims when every better one is dead, has left or refuses, and as a
 //! backstop when nobody answers for the address; who returns takes nothing back by itself.
+//!
+//! Two invariants live here. I1 no void (`i1_no_void`): while an eligible node lives, somebody announces,
+//! save the detection window after an unplanned death; `wait` sees to it. I2 no split (`i2_no_split`): in
+//! a connected LAN at most one answers, save a bounded handover; the order of [`claim`]s and the
+//! [`hush`](crate::mind::hush) after a time alone see to it. The pretend world in `tests/sim` checks both.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
