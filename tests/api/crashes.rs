@@ -264,6 +264,7 @@ async fn api_away_at_start(lab: &Lab) -> Result<()> {
     // Their credentials have to be had while it is there.
     start_speakers(lab, &by_hand).await?;
     by_hand.start_controller(lab, lab.node("n1")?, &QUICK_LEASE).await?;
+    eventually(seconds(30), "it leads", async || leader(lab, "n1").await).await?;
     Service::new("waits", "nobody").load_balancer().apply(lab).await?;
     let address = granted(lab, "waits", 2).await?[0];
     // What a speaker has announced it also finds in its state after a restart.
