@@ -107,6 +107,8 @@ pub struct Config {
     /// How long an address may be unanswered before its Service says so. Longer than any failover, so
     /// that one writes no Service.
     pub announce_grace: Duration,
+    /// The least time between two writes of one Service's conditions alone.
+    pub conditions_pace: Duration,
     /// The least time between two looks at one pool's status.
     pub pool_status_pace: Duration,
 }
@@ -118,6 +120,7 @@ impl Default for Config {
             default_class: true,
             withdrawal_bound: Duration::from_secs(10),
             announce_grace: Duration::from_secs(5),
+            conditions_pace: Duration::from_secs(1),
             pool_status_pace: Duration::from_secs(1),
         }
     }
@@ -169,6 +172,8 @@ pub struct Mind {
     exhaustions: u64,
     /// Since when a Service's addresses are not all announced.
     unannounced: BTreeMap<ClaimRef, Instant>,
+    /// When the conditions of a Service were last written by themselves.
+    conditions_written: BTreeMap<ClaimRef, Instant>,
     /// Services (by uid) of others whose owners have been told.
     told: BTreeSet<String>,
     /// When each pool's addresses were last counted.
@@ -204,6 +209,7 @@ impl Mind {
             waiting: Waiting::default(),
             exhaustions: 0,
             unannounced: BTreeMap::new(),
+            conditions_written: BTreeMap::new(),
             told: BTreeSet::new(),
             pool_counted: BTreeMap::new(),
             without_history: BTreeSet::new(),

@@ -3,6 +3,7 @@
 //! Nothing here writes or remembers effects; [`crate::mind`] takes the steps.
 
 pub mod book;
+mod candidates;
 pub mod choice;
 pub mod claim;
 pub mod plan;

@@ -9,11 +9,11 @@ use landfall_crds::address::Family;
 
 use super::ServiceKey;
 use super::book::AddressBook;
-use super::choice::{Chosen, choose, obstacle};
+use super::candidates::{candidates, is_contested};
+use super::choice::{Chosen, choose};
 use super::request::{Request, families, pools, read};
-use super::verdict::{addresses, has_our_finalizer};
+use super::verdict::addresses;
 use super::wait::Wait;
-use crate::status::is_shown_by_us;
 use crate::world::virtual_ips::VirtualIps;
 
 /// A VirtualIP that vanished while it was claimed.
@@ -46,7 +46,8 @@ pub struct View<'a> {
 pub enum Slot {
     /// It has what it should have.
     Held(IpAddr),
-    /// A claim is being written; nothing else is done meanwhile.
+    /// A claim is being written, or another Service is about to give one up; nothing else is done
+    /// meanwhile.
     UnderWay(IpAddr),
     /// An address is to be claimed.
     Take(Chosen),
@@ -157,16 +158,6 @@ pub fn plan(view: View<'_>, service: &Service, key: &ServiceKey) -> Plan {
     plan
 }
 
-/// An address that the Service has or had.
-struct Candidate {
-    address: IpAddr,
-    claimed: bool,
-    fits: bool,
-    in_status: bool,
-    /// Seconds since the epoch.
-    born: i64,
-}
-
 fn in_family(
     view: View<'_>,
     service: &Service,
@@ -177,6 +168,12 @@ fn in_family(
     let slot = |slot, wait| FamilyPlan { family, slot, wait };
     let under_way = view.claiming.get(key).into_iter().flatten();
     if let Some(address) = under_way.copied().find(|address| Family::of(*address) == family) {
+        return slot(Slot::UnderWay(address), None);
+    }
+    let contested = addresses(service)
+        .into_iter()
+        .find(|address| Family::of(*address) == family && is_contested(view, service, key, *address));
+    if let Some(address) = contested {
         return slot(Slot::UnderWay(address), None);
     }
     let mut candidates = candidates(view, service, key, request.as_ref().ok(), family);
@@ -234,64 +231,4 @@ fn origin(view: View<'_>, service: &Service, address: IpAddr) -> Option<String> 
         Some(names) if !names.iter().any(|name| Some(name.as_str()) == lies_in) => names.into_iter().next(),
         _ => lies_in.map(str::to_owned),
     }
-}
-
-fn candidates(
-    view: View<'_>,
-    service: &Service,
-    key: &ServiceKey,
-    request: Option<&Request>,
-    family: Family,
-) -> Vec<Candidate> {
-    let in_status = addresses(service);
-    let fits = |address: IpAddr, pool: Option<&str>| {
-        request.is_none_or(|request| {
-            request.accepts(address, pool) || request.accepts(address, view.book.pool_of(address))
-        })
-    };
-    let mut candidates: Vec<Candidate> = view
-        .vips
-        .claimed_by(key)
-        .filter(|address| Family::of(*address) == family)
-        .filter_map(|address| {
-            let vip = view.vips.get(address)?;
-            Some(Candidate {
-                address,
-                claimed: true,
-                fits: fits(address, vip.spec.pool.as_deref()),
-                in_status: in_status.contains(&address),
-                born: vip.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second()),
-            })
-        })
-        .collect();
-    let claims_any = !candidates.is_empty();
-    let lost = view.lost.get(key);
-    let is_lost = |address: IpAddr| lost.is_some_and(|lost| lost.contains_key(&address));
-    let of_lost = lost.into_iter().flat_map(|lost| lost.keys().copied());
-    let mut unclaimed: Vec<IpAddr> =
-        in_status.iter().copied().chain(of_lost).filter(|address| Family::of(*address) == family).collect();
-    unclaimed.sort_unstable();
-    unclaimed.dedup();
-    for address in unclaimed {
-        if candidates.iter().any(|known| known.address == address) {
-            continue;
-        }
-        let pool = view.book.pool_of(address);
-        let vanished = has_our_finalizer(service)
-            && (is_lost(address) && !claims_any
-                || in_status.contains(&address) && is_shown_by_us(service, address));
-        let fits = fits(address, pool);
-        // In a pool, what the status shows may be known to the other controller only.
-        let may_be_claimed = pool.is_some() && fits && in_status.contains(&address);
-        if (vanished || may_be_claimed) && obstacle(view.book, view.vips, key, address, vanished).is_none() {
-            candidates.push(Candidate {
-                address,
-                claimed: false,
-                fits,
-                in_status: in_status.contains(&address),
-                born: i64::MAX,
-            });
-        }
-    }
-    candidates
 }

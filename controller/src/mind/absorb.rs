@@ -75,6 +75,7 @@ impl Mind {
         if is.is_none() {
             self.waiting.remove(key);
             self.unannounced.remove(key);
+            self.conditions_written.remove(key);
             let uid = was.and_then(|service| service.metadata.uid.as_ref());
             if let Some(uid) = uid {
                 self.told.remove(uid);
@@ -93,6 +94,17 @@ impl Mind {
         self.holder_changed(address);
     }
 
+    /// The Services whose status shows the address.
+    fn shown_by(&self, address: IpAddr) -> Vec<ClaimRef> {
+        let holders = self.book.holders(address).iter();
+        holders
+            .filter_map(|holder| match holder {
+                Holder::Status(key) => Some(key.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// Notes a holder, and asks those again who wait for the address.
     pub(super) fn hold(&mut self, address: IpAddr, holder: Holder) {
         self.book.hold(address, holder);
@@ -100,9 +112,10 @@ impl Mind {
     }
 
     fn holder_changed(&mut self, address: IpAddr) {
+        let shown_by: Vec<ClaimRef> = self.shown_by(address);
         let reserved = self.vips.get(address).filter(|vip| vip.spec.reservation.is_some());
         let reserved_for = reserved.map(|vip| concerns(vip)).unwrap_or_default();
-        for key in self.waiting.for_address(address).into_iter().chain(reserved_for) {
+        for key in self.waiting.for_address(address).into_iter().chain(reserved_for).chain(shown_by) {
             self.mark(Subject::Service(key));
         }
         if let Some(pool) = self.book.pool_of(address) {

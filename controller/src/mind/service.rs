@@ -201,13 +201,22 @@ impl Mind {
         if is_shown && already_said(known, &wanted, &OURS, generation) {
             return;
         }
-        if !self.may_act_on(&Subject::Service(key.clone()), now) {
+        let subject = Subject::Service(key.clone());
+        if is_shown && let Some(last) = self.conditions_written.get(key) {
+            // Another writer that sees things differently for a moment is not answered at once.
+            let next = *last + self.config.conditions_pace;
+            if now.monotonic < next {
+                return self.pending.wake(&subject, next);
+            }
+        }
+        if !self.may_act_on(&subject, now) {
             return;
         }
         let conditions = with_times(known, &wanted, generation, now.wall);
         let mut notes = notes_of(service, &wanted);
         let exactly = exactly(&service.metadata);
         if is_shown {
+            self.conditions_written.insert(key.clone(), now.monotonic);
             return self.want(Effect::SetConditions { service: exactly, conditions }, notes, out);
         }
         if !self.is_confirmed(now, key, service, &held, out) {

@@ -9,7 +9,7 @@ use landfall_controller::mind::Event;
 use landfall_crds::address::Family;
 use landfall_crds::{Reservation, VirtualIP, VirtualIPSpec, virtual_ip_name};
 
-use crate::api::{KINDS, as_strategy_has_it, name_of};
+use crate::api::{KINDS, SERVICES, as_strategy_has_it, name_of};
 use crate::cluster::{Cluster, Way};
 use crate::invariants::{self, Asked};
 use crate::objects::{pool, service, speaker};
@@ -77,9 +77,6 @@ impl Chaos {
                 println!("    {:?}", controller.mind.explain(&key));
             }
         }
-        for controller in &self.cluster.controllers {
-            println!("{:?}", controller.mind);
-        }
         for (name, vip) in &self.cluster.api.vips {
             println!("{name}: {:?} {:?}", vip.spec, vip.status);
         }
@@ -126,7 +123,15 @@ impl Chaos {
     fn write(&mut self, which: usize, way: Way) {
         let nth = self.random.below(8);
         let before = invariants::shown(&self.cluster.api);
+        let vips = self.cluster.api.vips.len();
         let Some((effect, done)) = self.cluster.write(which, nth, way) else { return };
+        if matches!(effect, Effect::DeleteVirtualIp { .. }) && self.cluster.api.vips.len() < vips {
+            // While a VirtualIP is away, its name does not keep others out. Nobody's watch of Services
+            // lags by as long as it takes to delete and to create again.
+            for which in 0..self.cluster.controllers.len() {
+                while self.cluster.deliver(which, SERVICES) {}
+            }
+        }
         let (kind, about) = (name_of(&effect), about(&effect));
         let fate = if done { "" } else { " refused" };
         self.note(format!("{kind}{fate} {about} by {which}"));
@@ -357,7 +362,8 @@ impl Chaos {
         }
         change(&mut service, &mut self.random);
         self.cluster.api.put_service(as_strategy_has_it(service));
-        let asks_for = self.cluster.api.services.get(key).and_then(|known| known.metadata.annotations.clone());
+        let asks_for =
+            self.cluster.api.services.get(key).and_then(|known| known.metadata.annotations.clone());
         self.note(format!("{what} {key} {:?}", asks_for.unwrap_or_default()));
         if asks {
             for family in [Family::IPv4, Family::IPv6] {
@@ -505,7 +511,9 @@ fn about(effect: &Effect) -> String {
         | Effect::UnclaimVirtualIp { virtual_ip } => virtual_ip.name.clone(),
         Effect::SetPoolStatus { pool, status } => {
             let counts = |count: Option<landfall_crds::Capacity>| {
-                count.map_or("-".to_owned(), |it| format!("{}/{}/{}/{}", it.total, it.granted, it.reserved, it.available))
+                count.map_or("-".to_owned(), |it| {
+                    format!("{}/{}/{}/{}", it.total, it.granted, it.reserved, it.available)
+                })
             };
             format!("{} v4 {} v6 {}", pool.name, counts(status.ipv4), counts(status.ipv6))
         }
