@@ -141,7 +141,7 @@ mod tests {
             assert!(!pending.may_act(&subject, &subject, now + Duration::from_millis(seconds * 1000 - 1)));
             now += Duration::from_secs(seconds);
             assert_eq!(pending.next_deadline(), Some(now));
-            assert_eq!(pending.due(now), [subject.clone()]);
+            assert_eq!(pending.due(now), std::slice::from_ref(&subject));
             assert!(pending.may_act(&subject, &subject, now));
         }
         pending.succeeded(&subject);
