@@ -154,6 +154,9 @@ pub struct Mind {
     /// Services that the API server said are gone, and the step in which it was asked.
     gone: BTreeMap<ClaimRef, u64>,
 
+    /// VirtualIPs that the API server said are not there, and the step in which it was asked.
+    absent: BTreeMap<IpAddr, u64>,
+
     book: AddressBook,
     loads: Loads,
     lost: Lost,
@@ -197,6 +200,7 @@ impl Mind {
             endpoints: Endpoints::default(),
             pools_listed: false,
             gone: BTreeMap::new(),
+            absent: BTreeMap::new(),
             book: AddressBook::default(),
             loads: Loads::default(),
             lost: Lost::new(),

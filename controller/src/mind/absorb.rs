@@ -158,6 +158,9 @@ impl Mind {
         if let Some(was) = self.vips.store.gone(&address, uid, asked) {
             self.virtual_ip_changed(now, address, Some(&was), None);
         }
+        if uid.is_none() && self.vips.get(address).is_none() {
+            self.absent.insert(address, asked);
+        }
     }
 
     fn virtual_ip_changed(
@@ -170,6 +173,7 @@ impl Mind {
         self.vips.reindex(address, was, is);
         match is {
             Some(vip) => {
+                self.absent.remove(&address);
                 self.hold(address, Holder::VirtualIp);
                 let epoch = vip.spec.placement.as_ref().map_or(0, |placement| placement.epoch);
                 self.last_epoch = self.last_epoch.max(epoch);

@@ -229,8 +229,9 @@ impl Mind {
         self.want(Effect::SetIngress { service: exactly, ingress, conditions }, notes, out);
     }
 
-    /// Whether the claims of all addresses that the status does not show yet were read or written
-    /// after this state of the Service was learned. Asks for those that were not.
+    /// Whether the claims on all addresses that come into the status, or go because somebody else has
+    /// them, were read or written after this state of the Service was learned. Asks for those that
+    /// were not.
     fn is_confirmed(
         &mut self,
         now: Now,
@@ -241,10 +242,19 @@ impl Mind {
     ) -> bool {
         let learned = self.services.known(key).map_or(u64::MAX, |known| known.learned);
         let shown = verdict::addresses(service);
-        let stale = |address: &IpAddr| {
-            !shown.contains(address) && self.vips.known(*address).is_none_or(|vip| vip.live < learned)
+        let coming = held.iter().copied().filter(|address| !shown.contains(address));
+        let taken_away = shown.iter().copied().filter(|address| {
+            let claims = self.vips.get(*address).is_some_and(|vip| claim_of(vip, key).is_some());
+            !held.contains(address) && !claims && status::is_shown_by_us(service, *address)
+        });
+        let is_stale = |address: &IpAddr| {
+            let live = match self.vips.known(*address) {
+                Some(vip) => Some(vip.live),
+                None => self.absent.get(address).copied(),
+            };
+            live.is_none_or(|live| live < learned)
         };
-        let stale: Vec<IpAddr> = held.iter().copied().filter(|address| stale(address)).collect();
+        let stale: Vec<IpAddr> = coming.chain(taken_away).filter(is_stale).collect();
         for address in &stale {
             if self.may_act_at(*address, key, now) {
                 self.want(Effect::GetVirtualIp { name: virtual_ip_name(*address) }, Vec::new(), out);
