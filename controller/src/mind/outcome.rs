@@ -62,7 +62,6 @@ impl Mind {
         out: &mut Vec<Effect>,
     ) {
         match refusal {
-            Refusal::NotLeading => {}
             Refusal::Conflict | Refusal::AlreadyExists => {
                 if self.was_acting && !self.knows_more_than(effect, &subject) {
                     if let Some(question) = question(&subject) {
@@ -84,7 +83,8 @@ impl Mind {
                     self.publish(note.into_iter().collect(), out);
                 }
             }
-            Refusal::Unavailable(_) => self.pending.failed(&subject, now.monotonic),
+            // `Leading(false)` is on its way, or the writer knows better than to say so.
+            Refusal::NotLeading | Refusal::Unavailable(_) => self.pending.failed(&subject, now.monotonic),
         }
         self.has_landed(effect, subject);
     }

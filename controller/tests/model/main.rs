@@ -47,11 +47,11 @@ fn run_seeds(controllers: usize, default: u64) {
 }
 
 #[test]
-fn one_controller_keeps_the_invariants() {
+fn i4_unique_and_i5_stable_with_one_controller() {
     run_seeds(1, 150);
 }
 
 #[test]
-fn two_controllers_without_election_keep_the_invariants() {
+fn i4_unique_and_i5_stable_with_two_controllers_without_election() {
     run_seeds(2, 150);
 }

@@ -1,0 +1,84 @@
+//! Services of others, and how they become ours.
+
+use super::{annotate, given_by_another, lan};
+use crate::objects::service;
+
+#[test]
+fn a_service_of_another_class_is_left_alone() {
+    let mut cluster = lan();
+    cluster.create("theirs", |service| {
+        service.spec.as_mut().unwrap().load_balancer_class = Some("example.com/other".into());
+    });
+    assert_eq!(cluster.api.writes.keys().copied().collect::<Vec<_>>(), ["SetPoolStatus"]);
+    assert_eq!(cluster.told(), [""; 0]);
+}
+
+#[test]
+fn a_class_less_service_that_has_an_address_is_left_alone_and_told_so_once() {
+    let mut cluster = lan();
+    let mut theirs = service("theirs");
+    given_by_another(&mut theirs, "192.0.2.7");
+    let before = cluster.api.put_service(theirs);
+    cluster.quiet();
+    cluster.edit("theirs", |service| annotate(service, "other", "thing"));
+    cluster.quiet();
+    assert_eq!(cluster.get("theirs").metadata.finalizers, before.metadata.finalizers);
+    assert_eq!(cluster.get("theirs").status, before.status);
+    assert_eq!(cluster.told(), ["HeldByAnother"]);
+}
+
+#[test]
+fn an_address_of_another_in_our_pool_is_not_granted() {
+    let mut cluster = lan();
+    let mut theirs = service("theirs");
+    given_by_another(&mut theirs, "10.0.0.50");
+    cluster.api.put_service(theirs);
+    cluster.create("web", |_| {});
+    assert_eq!(cluster.addresses("web"), ["10.0.0.51"]);
+}
+
+#[test]
+fn adoption_takes_over_exactly_what_is_there() {
+    let mut cluster = lan();
+    let mut theirs = service("theirs");
+    given_by_another(&mut theirs, "10.0.0.52");
+    cluster.api.put_service(theirs);
+    cluster.quiet();
+    cluster.edit("theirs", |service| annotate(service, "adopt", "true"));
+    cluster.quiet();
+    assert_eq!(cluster.addresses("theirs"), ["10.0.0.52"]);
+    assert!(cluster.condition("theirs", "Granted").starts_with("True/Granted: 10.0.0.52 from pool lan"));
+    assert_eq!(cluster.vip("10.0.0.52").spec.claims[0].name, "theirs");
+}
+
+#[test]
+fn adoption_is_refused_where_the_address_is_not_ours_to_give() {
+    for (ip, why) in [("192.0.2.7", "no IPPool holds 192.0.2.7"), ("10.0.0.50", "Service shop/web has it")] {
+        let mut cluster = lan();
+        cluster.create("web", |_| {});
+        let mut theirs = service("theirs");
+        given_by_another(&mut theirs, ip);
+        annotate(&mut theirs, "adopt", "true");
+        let before = cluster.api.put_service(theirs);
+        cluster.quiet();
+        assert_eq!(*cluster.get("theirs"), *before);
+        let told = cluster.controllers[0].published.last().unwrap();
+        assert!(format!("{told:?}").contains(why), "{told:?}");
+    }
+}
+
+#[test]
+fn who_overwrites_our_address_has_the_service() {
+    let mut cluster = lan();
+    cluster.create("web", |_| {});
+    cluster.edit("web", |service| {
+        let kept = service.status.as_ref().unwrap().conditions.clone();
+        given_by_another(service, "192.0.2.7");
+        service.status.as_mut().unwrap().conditions = kept;
+    });
+    cluster.quiet();
+    assert_eq!(cluster.addresses("web"), ["192.0.2.7"], "two that write in turns would never end");
+    assert!(cluster.api.vips.is_empty());
+    assert_eq!(cluster.condition("web", "Granted"), "absent");
+    assert!(cluster.told().contains(&"HeldByAnother"));
+}
