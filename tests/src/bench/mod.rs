@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
+    backend::Service,
     lab::{Lab, LabOptions, isolation::Inside, landfall::ByHand, say},
     services,
 };
@@ -116,6 +117,14 @@ impl Bench {
             by_hand.start_speaker(&lab, node, &[]).await?;
         }
         by_hand.start_controller(&lab, lab.node("n1")?, &[]).await?;
+        // Nothing is measured before the first Service shows that all is running.
+        Service::new("warm", "nobody")
+            .load_balancer()
+            .spec("ipFamilyPolicy", json!("SingleStack"))
+            .apply(&lab)
+            .await?;
+        services::announcer(&lab, services::granted(&lab, "warm", 1).await?[0]).await?;
+        services::delete(&lab, "warm").await?;
         let wanted = |subject| self.subjects.is_empty() || self.subjects.contains(&subject);
         let mut figures = Vec::new();
         if wanted(Subject::Grant) {
