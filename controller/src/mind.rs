@@ -12,6 +12,11 @@
 //!   written, after the state of the Service was learned that the write is tied to.
 //! - A VirtualIP is deleted only if its last holder was read from the API server, or written, after
 //!   the claim was seen to be dropped, and did not show the address any more.
+//!
+//! One gap is left, and only without leader election: a VirtualIP that was deleted by mistake is away
+//! for the moment between its deletion and its re-creation, and a second controller whose watch of
+//! Services lags by more than that moment may claim the name for another Service. The Service that
+//! shows the address then keeps it, and the other claim is given up.
 
 mod absorb;
 mod explain;
