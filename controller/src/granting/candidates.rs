@@ -88,7 +88,7 @@ pub(super) fn candidates(
         }
         let pool = view.book.pool_of(address);
         let vanished = has_our_finalizer(service)
-            && (is_lost(address) && !claims_any
+            && (is_lost(address) && !claims_any && (pool.is_some() || in_status.contains(&address))
                 || in_status.contains(&address) && is_shown_by_us(service, address));
         let fits = fits(address, pool);
         // In a pool, what the status shows may be known to the other controller only.
