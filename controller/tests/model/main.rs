@@ -10,6 +10,7 @@ mod objects;
 mod random;
 mod scale;
 mod stories;
+mod users;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
