@@ -23,6 +23,8 @@ use landfall_tests::{
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::stop;
+
 /// Leases short enough that a test need not wait long for a successor.
 const QUICK_LEASE: [(&str, &str); 3] = [
     ("LANDFALL_LEADER_ELECT_LEASE_DURATION", "2s"),
@@ -58,14 +60,6 @@ async fn start_speakers(lab: &Lab, by_hand: &ByHand) -> Result<()> {
         by_hand.start_speaker(lab, node, &[]).await?;
     }
     Ok(())
-}
-
-/// Ends what the story started.
-fn stop(lab: &Lab, name: &str) {
-    for node in lab.nodes() {
-        // Those that ended by themselves are no news.
-        let _ended_already = node.kill(name);
-    }
 }
 
 /// Creates so many dual-stack Services at once.

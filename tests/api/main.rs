@@ -14,9 +14,21 @@ mod steady;
 use std::process::ExitCode;
 
 use landfall_tests::{
-    lab::{LabOptions, landfall},
+    lab::{Lab, LabOptions, landfall, seconds},
     story::{Story, run},
 };
+use nix::sys::signal::Signal;
+
+/// Ends what a story started by hand under this name. A controller gives its Lease back, so that the
+/// next one need not wait for it to expire.
+fn stop(lab: &Lab, name: &str) {
+    for node in lab.nodes() {
+        // Those that ended by themselves, or never ran here, are no news.
+        let _told = node.signal_program(name, Signal::SIGTERM);
+        let ended = node.wait_end(name, seconds(8));
+        let _killed = ended.or_else(|_| node.kill(name));
+    }
+}
 
 fn main() -> ExitCode {
     let custom_resources =

@@ -16,6 +16,8 @@ use landfall_tests::{
 };
 use serde_json::json;
 
+use crate::stop;
+
 pub(crate) fn stories() -> Vec<Story> {
     vec![Story::new(
         "neighbours: Services of another class, or with another's addresses, do not change",
@@ -89,7 +91,8 @@ async fn others_do_not_change(lab: &Lab) -> Result<()> {
         Ok(())
     })
     .await?;
-    lab.node("n1")?.kill(CONTROLLER)
+    stop(lab, CONTROLLER);
+    Ok(())
 }
 
 fn same(before: &ServiceObject, now: &ServiceObject) -> Result<()> {

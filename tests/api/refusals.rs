@@ -16,6 +16,8 @@ use landfall_tests::{
 };
 use serde_json::json;
 
+use crate::stop;
+
 pub(crate) fn stories() -> Vec<Story> {
     vec![Story::new("refusals: a speaker announces no node's, gateway's or special address", refused)]
 }
@@ -76,9 +78,7 @@ async fn refused(lab: &Lab) -> Result<()> {
             lab.nodes().iter().filter(|node| node.name() != peer.name()).map(landfall_tests::lab::Node::mac);
         ensure!(others.into_iter().all(|mac| !macs.contains(&mac)), "{address} is answered by {macs:?}");
     }
-    for node in lab.nodes() {
-        node.kill(SPEAKER)?;
-    }
+    stop(lab, SPEAKER);
     virtual_ips(lab).delete_collection(&Default::default(), &Default::default()).await?;
     Ok(())
 }

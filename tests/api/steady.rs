@@ -17,6 +17,8 @@ use landfall_tests::{
 };
 use serde_json::json;
 
+use crate::stop;
+
 /// For how long nothing may be written; 10 minutes in `make bench`, less where every minute counts.
 fn duration() -> Duration {
     let given = std::env::var("LANDFALL_STEADY_SECONDS").ok().and_then(|text| text.parse().ok());
@@ -84,11 +86,9 @@ async fn nothing_is_written(lab: &Lab) -> Result<()> {
     for name in &names {
         no_address_is_left(lab, name).await?;
     }
-    for node in lab.nodes() {
-        node.kill(SPEAKER)?;
-    }
-    lab.node("n1")?.kill(CONTROLLER)?;
-    lab.node("n2")?.kill(CONTROLLER)
+    stop(lab, CONTROLLER);
+    stop(lab, SPEAKER);
+    Ok(())
 }
 
 /// Changes what does not concern us: a Node's labels and heartbeat, somebody else's endpoints and Services.

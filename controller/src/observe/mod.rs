@@ -37,15 +37,23 @@ pub fn start(
     listed: &watch::Sender<usize>,
     tasks: &mut JoinSet<()>,
 ) {
-    let all = Sink { events: events.clone(), metrics: metrics.clone(), listed: listed.clone() };
-    tasks.spawn(follow::<Service>(client.clone(), "Service", strip::service, Event::Service, all.clone()));
+    let (done, mut virtual_ips_listed) = watch::channel(false);
+    let all = Sink { events: events.clone(), metrics: metrics.clone(), listed: listed.clone(), done: None };
+    // The mind's first picture of VirtualIPs must not be newer than that of Services: an address could
+    // seem to belong to nobody, or to somebody else, whose Service is only not known yet.
+    let services = follow::<Service>(client.clone(), "Service", strip::service, Event::Service, all.clone());
+    tasks.spawn(async move {
+        if virtual_ips_listed.wait_for(|listed| *listed).await.is_ok() {
+            services.await;
+        }
+    });
     tasks.spawn(follow::<IPPool>(client.clone(), "IPPool", strip::metadata, Event::Pool, all.clone()));
     tasks.spawn(follow::<VirtualIP>(
         client.clone(),
         "VirtualIP",
         strip::metadata,
         Event::VirtualIp,
-        all.clone(),
+        Sink { done: Some(done), ..all.clone() },
     ));
     tasks.spawn(follow::<Speaker>(client.clone(), "Speaker", strip::metadata, Event::Speaker, all.clone()));
     tasks.spawn(follow::<Node>(client.clone(), "Node", strip::node, Event::Node, all.clone()));
@@ -64,6 +72,8 @@ struct Sink {
     events: mpsc::Sender<Event>,
     metrics: Metrics,
     listed: watch::Sender<usize>,
+    /// Where else the first complete list of this kind is told.
+    done: Option<watch::Sender<bool>>,
 }
 
 async fn follow<K>(
@@ -126,6 +136,9 @@ async fn follow<K>(
             }
             if complete && std::mem::take(&mut first) {
                 sink.listed.send_modify(|kinds| *kinds += 1);
+                if let Some(done) = &sink.done {
+                    done.send_replace(true);
+                }
             }
         }
     }
