@@ -67,6 +67,7 @@ impl Story {
 
 fn ready() -> Readiness {
     Readiness {
+        links: 1,
         network: true,
         sockets: Some(Vec::new()),
         vips: KnownFrom::FromApi,

@@ -89,6 +89,7 @@ mod tests {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(text.contains("no list of VirtualIPs yet"), "{text}");
         let warm = Readiness {
+            links: 1,
             network: true,
             sockets: Some(Vec::new()),
             vips: Known::FromFile,

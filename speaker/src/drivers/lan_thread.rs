@@ -99,6 +99,7 @@ impl LanThread {
             mind,
             sockets: Sockets::new(port),
             links: Vec::new(),
+            usable: None,
             retry: None,
             inbox,
             waker: waker.clone(),
@@ -143,6 +144,8 @@ struct Turning {
     mind: Mind,
     sockets: Sockets,
     links: Vec<Link>,
+    /// The links that the mind knows of: those that can be used.
+    usable: Option<Vec<Link>>,
     retry: Option<Instant>,
     inbox: std_mpsc::Receiver<Event>,
     waker: Waker,
@@ -230,8 +233,16 @@ impl Turning {
             match self.inbox.try_recv() {
                 Ok(event) => {
                     let now = Instant::now();
-                    self.look_at(now, &event);
-                    self.handle(now, event);
+                    match event {
+                        Event::Links(links) => {
+                            self.links = links;
+                            self.open_sockets(now);
+                        }
+                        event => {
+                            self.look_at(&event);
+                            self.handle(now, event);
+                        }
+                    }
                 }
                 Err(std_mpsc::TryRecvError::Empty) => return true,
                 Err(std_mpsc::TryRecvError::Disconnected) => return false,
@@ -242,12 +253,8 @@ impl Turning {
     }
 
     /// What this thread itself learns from an event.
-    fn look_at(&mut self, now: Instant, event: &Event) {
+    fn look_at(&mut self, event: &Event) {
         match event {
-            Event::Links(links) => {
-                self.links.clone_from(links);
-                self.open_sockets(now);
-            }
             Event::Vips(vips) => {
                 self.outbox.picture.keep(&vips.iter().map(|vip| vip.address).collect());
             }
@@ -264,6 +271,12 @@ impl Turning {
         let problems = self.sockets.follow(&self.links);
         self.retry = (!problems.is_empty()).then(|| now + RETRY);
         self.outbox.say(FromLan::Sockets(problems));
+        let usable: Vec<_> =
+            self.links.iter().filter(|link| self.sockets.can_use(link.index)).cloned().collect();
+        if self.usable.as_ref() != Some(&usable) {
+            self.usable = Some(usable.clone());
+            self.handle(now, Event::Links(usable));
+        }
     }
 
     fn handle(&mut self, now: Instant, event: Event) {

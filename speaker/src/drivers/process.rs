@@ -169,11 +169,14 @@ async fn follow_network(
             lan.send(Event::OwnAddresses(network.addresses.clone())).await?;
             lan.send(Event::Gateways(network.gateways.clone())).await?;
             lan.send(Event::Links(network.links.clone())).await?;
+            let links = network.links.len();
             // The receiver lives as long as the process, save at the very end.
             let _ = notes.send(Note::Network(network));
-            listeners
-                .readiness
-                .send_if_modified(|readiness| !std::mem::replace(&mut readiness.network, true));
+            listeners.readiness.send_if_modified(|readiness| {
+                let is_new = !readiness.network || readiness.links != links;
+                (readiness.network, readiness.links) = (true, links);
+                is_new
+            });
         }
         Err(Gone)
     };

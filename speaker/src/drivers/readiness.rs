@@ -1,5 +1,7 @@
 //! Whether everything that a takeover needs is at hand, and what is missing. Pure.
 
+use std::collections::BTreeSet;
+
 use super::sockets::Problem;
 
 /// What the speaker has so far. Shared by all drivers through a `tokio::sync::watch`.
@@ -7,6 +9,8 @@ use super::sockets::Problem;
 pub struct Readiness {
     /// Whether the node's network is known.
     pub network: bool,
+    /// How many links there are to announce on.
+    pub links: usize,
     /// Whether the sockets on the LAN were opened, and which could not be.
     pub sockets: Option<Vec<Problem>>,
     /// Where the addresses to look after are known from.
@@ -45,13 +49,26 @@ impl Readiness {
         let api = self.api.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
         lacks(self.vips == Known::NotYet, &format!("no list of VirtualIPs yet{api}"));
         lacks(self.peers == Known::NotYet, &format!("no list of Speakers yet{api}"));
-        missing.extend(self.sockets.iter().flatten().map(|problem| problem.message.clone()));
+        if self.all_failed() {
+            missing.extend(self.problems());
+        }
         missing
+    }
+
+    /// Whether no link is left to announce on for want of sockets.
+    fn all_failed(&self) -> bool {
+        let failed: BTreeSet<_> =
+            self.sockets.iter().flatten().map(|problem| problem.interface.as_str()).collect();
+        !failed.is_empty() && failed.len() >= self.links
+    }
+
+    fn problems(&self) -> impl Iterator<Item = String> + '_ {
+        self.sockets.iter().flatten().map(|problem| problem.message.clone())
     }
 
     /// What a person should know although it makes the speaker no less ready.
     pub fn remarks(&self) -> Vec<String> {
-        let mut remarks = Vec::new();
+        let mut remarks: Vec<_> = if self.all_failed() { Vec::new() } else { self.problems().collect() };
         if let Some(error) = &self.api {
             remarks.push(format!("the API server is out of reach, working from what is known: {error}"));
         } else if self.vips == Known::FromFile || self.peers == Known::FromFile {
@@ -88,15 +105,19 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_cannot_be_opened_is_missing() {
+    fn sockets_that_cannot_be_opened_are_missing_where_no_link_is_left() {
         let message = "cannot open a raw socket on eth0: Operation not permitted".to_owned();
-        let readiness = Readiness {
+        let mut readiness = Readiness {
             network: true,
+            links: 1,
             sockets: Some(vec![Problem { interface: "eth0".into(), message: message.clone() }]),
             vips: Known::FromApi,
             peers: Known::FromApi,
             api: None,
         };
-        assert_eq!(readiness.missing(), [message]);
+        assert_eq!(readiness.missing(), [message.as_str()]);
+        readiness.links = 2;
+        assert_eq!(readiness.missing(), [""; 0]);
+        assert_eq!(readiness.remarks(), [message]);
     }
 }

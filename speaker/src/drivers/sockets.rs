@@ -41,6 +41,8 @@ struct LinkSockets {
     arp: PacketSocket,
     neighbours: PacketSocket,
     datagram: Option<(IpAddr, DatagramSocket)>,
+    /// Whether other speakers could be listened to at least once, or there is no address to do so.
+    usable: bool,
 }
 
 /// A link of which a socket could not be opened.
@@ -112,8 +114,15 @@ impl Sockets {
                     }
                 }
             }
+            sockets.usable |= sockets.datagram.is_some() || wanted.is_none();
         }
         problems
+    }
+
+    /// Whether the link can be announced on: a node that is deaf there from the start must not take
+    /// part, for nobody would answer for what it claims, or two would.
+    pub fn can_use(&self, link: LinkIndex) -> bool {
+        self.links.iter().any(|sockets| sockets.index == link && sockets.usable)
     }
 
     /// Everything to wait for, and what each is.
@@ -260,6 +269,7 @@ impl LinkSockets {
             arp: PacketSocket::open(index, Receives::Arp)?,
             neighbours: PacketSocket::open(index, Receives::NeighbourDiscovery)?,
             datagram: None,
+            usable: false,
         })
     }
 }

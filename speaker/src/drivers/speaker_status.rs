@@ -101,7 +101,7 @@ fn ready(network: &Network, picture: &Picture, readiness: &Readiness) -> Says {
         (false, "SocketsFailed", failed.join("; "))
     } else if !network.links.iter().any(|link| link.carrier) {
         (false, "NoCarrier", format!("no carrier on {}: is the cable in, is the port up?", names(network)))
-    } else if missing.len() > failed.len() {
+    } else if !missing.is_empty() {
         (false, "Warming", missing.join("; "))
     } else if !failed.is_empty() {
         (true, "SomeInterfacesFailed", failed.join("; "))
@@ -161,6 +161,7 @@ mod tests {
 
     fn warm() -> Readiness {
         Readiness {
+            links: 2,
             network: true,
             sockets: Some(Vec::new()),
             vips: Known::FromApi,
