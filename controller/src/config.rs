@@ -1,6 +1,6 @@
 //! What a person may set: flags, each of them also an environment variable. Without any, all is right.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::str::FromStr;
 use std::time::Duration;
@@ -148,7 +148,8 @@ impl Options {
 }
 
 fn default_listen() -> SocketAddr {
-    SocketAddr::from(([0, 0, 0, 0], landfall_crds::names::ports::CONTROLLER_HTTP))
+    // Both families: kubelets probe a pod at its first address, which may be of either.
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, landfall_crds::names::ports::CONTROLLER_HTTP))
 }
 
 /// Reads `10s`, `1m30s`, `500ms`.
@@ -171,7 +172,7 @@ mod tests {
         let cli = parse(&[]).unwrap();
         assert_eq!(cli.command, None);
         assert!(cli.options.default_class && cli.options.leader_elect);
-        assert_eq!(cli.options.listen.to_string(), "0.0.0.0:7933");
+        assert_eq!(cli.options.listen.to_string(), "[::]:7933");
         assert_eq!(cli.options.withdrawal_bound, Duration::from_secs(10));
         assert_eq!(cli.options.fault_point, None);
     }

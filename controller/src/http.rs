@@ -1,7 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz`.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -26,8 +26,18 @@ pub async fn serve(
     metrics: Metrics,
     listed: watch::Receiver<usize>,
 ) -> std::io::Result<impl Future<Output = std::io::Result<()>>> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = bind(address).await?;
     Ok(async move { axum::serve(listener, router(metrics, listed)).await })
+}
+
+/// Binds the address; on a kernel without IPv6, all IPv4 addresses stand in for all addresses.
+async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(_) if address.is_ipv6() && address.ip().is_unspecified() => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
 }
 
 fn router(metrics: Metrics, listed: watch::Receiver<usize>) -> Router {

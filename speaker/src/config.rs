@@ -1,6 +1,6 @@
 //! What a person may set: flags, each of them also an environment variable. Without any, all is right.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -74,7 +74,8 @@ impl Options {
 }
 
 fn default_listen() -> SocketAddr {
-    SocketAddr::from(([0, 0, 0, 0], ports::SPEAKER_HTTP))
+    // Both families: kubelets probe a pod at its first address, which may be of either.
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, ports::SPEAKER_HTTP))
 }
 
 /// A duration between 10 ms and 10 s, such as `100ms` or `1s`.
@@ -97,7 +98,7 @@ mod tests {
     #[test]
     fn without_a_flag_all_is_right() {
         let options = options(&[]).unwrap();
-        assert_eq!(options.listen.to_string(), "0.0.0.0:7932");
+        assert_eq!(options.listen.to_string(), "[::]:7932");
         assert_eq!(options.lan_port, 7931);
         assert_eq!(options.heartbeat_interval, Duration::from_millis(100));
         assert_eq!(options.detect_multiplier.get(), 3);

@@ -1,7 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz`.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,13 +32,23 @@ pub async fn serve(
     pulse: Arc<Pulse>,
     readiness: watch::Receiver<Readiness>,
 ) -> std::io::Result<impl Future<Output = std::io::Result<()>>> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = bind(address).await?;
     let registry = Arc::new(registry);
     let router = Router::new()
         .route("/healthz", get(move || std::future::ready(health(pulse.age()))))
         .route("/readyz", get(move || std::future::ready(ready(&readiness.borrow()))))
         .route("/metrics", get(move || std::future::ready(metrics(&registry))));
     Ok(async move { axum::serve(listener, router).await })
+}
+
+/// Binds the address; on a kernel without IPv6, all IPv4 addresses stand in for all addresses.
+async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(_) if address.is_ipv6() && address.ip().is_unspecified() => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
 }
 
 fn health(age: Duration) -> (StatusCode, String) {
