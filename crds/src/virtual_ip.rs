@@ -208,7 +208,8 @@ pub struct Reservation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub name: Option<String>,
-    /// When the reservation ends by itself; absent means never.
+    /// When the reservation ends by itself; absent means never. Not enforced by this version: a
+    /// reservation lasts until it is taken away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Time>,
     /// Why it is kept, for people.

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use kube::api::{DeleteParams, ListParams};
-use landfall_crds::names::finalizers;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use landfall_crds::names::{conditions::GRANTED, finalizers};
 use landfall_tests::{
     backend::Service,
     lab::{
@@ -17,7 +17,7 @@ use landfall_tests::{
         landfall::{ByHand, CONTROLLER, SPEAKER},
         seconds,
     },
-    services::{addresses, announcer, granted, pool, services, virtual_ips},
+    services::{addresses, announcer, condition, granted, pool, services, virtual_ips},
     story::Story,
 };
 use nix::sys::signal::Signal;
@@ -35,7 +35,7 @@ const QUICK_LEASE: [(&str, &str); 3] = [
 pub(crate) fn stories() -> Vec<Story> {
     vec![
         Story::within(
-            seconds(240),
+            seconds(400),
             "crashes: a leader killed between any two writes of a grant and a release",
             killed_between_any_two_writes,
         ),
@@ -118,65 +118,87 @@ async fn each_has_its_own(lab: &Lab, names: &[String]) -> Result<()> {
 async fn killed_between_any_two_writes(lab: &Lab) -> Result<()> {
     let by_hand = prepared(lab).await?;
     start_speakers(lab, &by_hand).await?;
-    let (first, second) = (lab.node("n1")?, lab.node("n2")?);
-    let mut points = Vec::new();
-    for effect in [
-        "AddFinalizers",
-        "CreateVirtualIp",
-        "SetIngress",
-        "UpdateVirtualIp",
-        "RemoveFinalizers",
-        "DeleteVirtualIp",
+    for point in [
+        "before:AddFinalizers",
+        "after:AddFinalizers",
+        "before:CreateVirtualIp",
+        "after:CreateVirtualIp",
+        "before:SetIngress",
+        "after:SetIngress",
     ] {
-        points.extend([format!("before:{effect}"), format!("after:{effect}")]);
+        killed_while_granting(lab, &by_hand, point).await.with_context(|| point.to_owned())?;
+        eprintln!("crashes: granting, {point}: survived");
     }
-    for point in points {
-        let mut environment = QUICK_LEASE.to_vec();
-        environment.push(("LANDFALL_FAULT_POINT", &point));
-        by_hand.start_controller(lab, first, &environment).await?;
-        eventually(seconds(30), "the one to be killed leads", async || leader(lab, "n1").await).await?;
-        by_hand.start_controller(lab, second, &QUICK_LEASE).await?;
-        let names = ["crash-a".to_owned(), "crash-b".to_owned()];
-        create(lab, &names).await?;
-        let release = ["UpdateVirtualIp", "RemoveFinalizers", "DeleteVirtualIp"];
-        if release.iter().any(|effect| point.ends_with(effect)) {
-            // The VirtualIPs of a release are updated or deleted; those of a grant need not be.
-            let _killed_earlier = granted(lab, "crash-a", 2).await;
-            services(lab).delete("crash-a", &DeleteParams::default()).await?;
-        }
-        first.wait_end(CONTROLLER, seconds(20)).with_context(|| format!("{point}: nobody was killed"))?;
-        for name in &names {
-            if services(lab)
-                .get_opt(name)
-                .await?
-                .is_some_and(|service| service.metadata.deletion_timestamp.is_none())
-            {
-                granted(lab, name, 2).await.with_context(|| format!("{point}: after the other took over"))?;
-            }
-        }
-        eventually(seconds(20), "what was to be deleted is", async || {
-            let list = services(lab).list(&ListParams::default()).await?.items;
-            ensure!(list.iter().all(|service| service.metadata.deletion_timestamp.is_none()));
-            Ok(())
-        })
-        .await
-        .with_context(|| point.clone())?;
-        let mut left = Vec::new();
-        for name in names {
-            if services(lab).get_opt(&name).await?.is_some() {
-                left.push(name);
-            }
-        }
-        eventually(seconds(20), "each Service has its own, and no VirtualIP is left over", async || {
-            each_has_its_own(lab, &left).await
-        })
-        .await
-        .with_context(|| point.clone())?;
-        gone(lab, &left).await.with_context(|| point.clone())?;
-        stop(lab, CONTROLLER);
-        eprintln!("crashes: {point}: survived");
+    for point in [
+        "before:SetVirtualIpStatus",
+        "before:UpdateVirtualIp",
+        "after:UpdateVirtualIp",
+        "before:SetConditions",
+        "before:RemoveFinalizers",
+        "after:RemoveFinalizers",
+        "before:DeleteVirtualIp",
+        "between:DeleteVirtualIp",
+        "after:DeleteVirtualIp",
+    ] {
+        killed_while_releasing(lab, &by_hand, point).await.with_context(|| point.to_owned())?;
+        eprintln!("crashes: releasing, {point}: survived");
     }
     stop(lab, SPEAKER);
+    Ok(())
+}
+
+/// Starts a leader on n1 that will be killed at `point`, and its successor on n2.
+async fn doomed_leader(lab: &Lab, by_hand: &ByHand, point: &str) -> Result<()> {
+    let mut environment = QUICK_LEASE.to_vec();
+    environment.push(("LANDFALL_FAULT_POINT", point));
+    by_hand.start_controller(lab, lab.node("n1")?, &environment).await?;
+    eventually(seconds(30), "the one to be killed leads", async || leader(lab, "n1").await).await?;
+    by_hand.start_controller(lab, lab.node("n2")?, &QUICK_LEASE).await
+}
+
+async fn killed_while_granting(lab: &Lab, by_hand: &ByHand, point: &str) -> Result<()> {
+    doomed_leader(lab, by_hand, point).await?;
+    let names = ["crash-a".to_owned(), "crash-b".to_owned()];
+    create(lab, &names).await?;
+    lab.node("n1")?.wait_end(CONTROLLER, seconds(20)).context("nobody was killed")?;
+    for name in &names {
+        granted(lab, name, 2).await.context("after the other took over")?;
+    }
+    eventually(seconds(20), "each Service has its own, and no VirtualIP is left over", async || {
+        each_has_its_own(lab, &names).await
+    })
+    .await?;
+    gone(lab, &names).await?;
+    stop(lab, CONTROLLER);
+    Ok(())
+}
+
+/// One Service is deleted, another changes its type, a third stays.
+async fn killed_while_releasing(lab: &Lab, by_hand: &ByHand, point: &str) -> Result<()> {
+    let names = ["deleted", "retyped", "stays"].map(str::to_owned);
+    by_hand.start_controller(lab, lab.node("n2")?, &QUICK_LEASE).await?;
+    create(lab, &names).await?;
+    eventually(seconds(30), "all are granted", async || each_has_its_own(lab, &names).await).await?;
+    for address in addresses(&services(lab).get("retyped").await?) {
+        announcer(lab, address).await?;
+    }
+    stop(lab, CONTROLLER);
+
+    doomed_leader(lab, by_hand, point).await?;
+    services(lab).delete("deleted", &DeleteParams::default()).await?;
+    let retyped = Patch::Merge(json!({"spec": {"type": "ClusterIP"}}));
+    services(lab).patch("retyped", &PatchParams::default(), &retyped).await?;
+    lab.node("n1")?.wait_end(CONTROLLER, seconds(30)).context("nobody was killed")?;
+    eventually(seconds(30), "the other finished the release", async || {
+        ensure!(services(lab).get_opt("deleted").await?.is_none(), "the deleted one is still there");
+        let service = services(lab).get("retyped").await?;
+        ensure!(condition(&service, GRANTED).is_none(), "our condition is still on it");
+        ensure!(service.metadata.finalizers.unwrap_or_default().is_empty(), "our finalizers are still on it");
+        each_has_its_own(lab, &names[2..]).await
+    })
+    .await?;
+    gone(lab, &names[1..]).await?;
+    stop(lab, CONTROLLER);
     Ok(())
 }
 

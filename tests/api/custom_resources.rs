@@ -1,10 +1,12 @@
 //! The API server itself refuses a bad object, with a sentence that says what is wrong, on create and
 //! on update.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, ensure};
 use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
-use landfall_crds::{IPPool, Speaker, VirtualIP};
+use landfall_crds::{IPPool, Speaker, VirtualIP, virtual_ip_name};
 use serde_json::{Value, json};
 
 /// What the API server is expected to say.
@@ -141,6 +143,41 @@ fn virtual_ips() -> Vec<(&'static str, Value, Answer)> {
     ]
 }
 
+/// The address that a VirtualIP of this name holds; none where no VirtualIP can have the name.
+fn address_named(name: &str) -> Option<IpAddr> {
+    let address: IpAddr = name.replace('-', ":").parse().ok()?;
+    let announceable = !address.is_loopback() && !address.is_multicast();
+    (announceable && virtual_ip_name(address) == name).then_some(address)
+}
+
+/// What a Speaker's status may not hold. Its spec is empty, so the status is what can be wrong.
+fn speaker_statuses() -> Vec<(Value, Answer)> {
+    let interface = |fields: Value| {
+        let mut interface = json!({"name": "eth0", "mac": "02:00:00:00:00:01"});
+        if let (Some(interface), Value::Object(fields)) = (interface.as_object_mut(), fields) {
+            interface.extend(fields);
+        }
+        json!({ "interfaces": [interface] })
+    };
+    let peer = |state: &str| json!({"peers": [{"node": "n2", "interface": "eth0", "state": state, "since": "2026-01-01T00:00:00Z"}]});
+    vec![
+        (json!({}), Accepted),
+        (
+            interface(json!({"carrier": "Up", "subnets": ["192.0.2.0/24"], "addresses": ["192.0.2.1"]})),
+            Accepted,
+        ),
+        (peer("Dead"), Accepted),
+        (interface(json!({"carrier": "Sideways"})), Refused("Unsupported value: \"Sideways\"")),
+        (interface(json!({"name": "an-interface-name-of-more-than-15"})), Refused("may not be more than 15")),
+        (interface(json!({"name": ""})), Refused("status.interfaces[0].name")),
+        (interface(json!({"mac": null})), Refused("status.interfaces[0].mac: Required value")),
+        (peer("Asleep"), Refused("Unsupported value: \"Asleep\"")),
+        (json!({"warm": {"state": "Cold"}}), Refused("Unsupported value: \"Cold\"")),
+        (json!({"warm": {}}), Refused("status.warm.state: Required value")),
+        (json!({"conditions": [{"type": "Ready"}]}), Refused("status.conditions[0].reason: Required value")),
+    ]
+}
+
 fn object(kind: &str, name: &str, spec: &Value) -> anyhow::Result<DynamicObject> {
     Ok(serde_json::from_value(json!({
         "apiVersion": "landfall.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec,
@@ -163,7 +200,12 @@ fn check(what: &str, result: Result<DynamicObject, kube::Error>, answer: &Answer
     }
 }
 
-/// Runs both tables as an administrator, by dry runs for create and against stored objects for update.
+/// A patch that puts another value in the place of what is there, and merges nothing.
+fn replaced(path: &str, value: &Value) -> anyhow::Result<Patch<()>> {
+    Ok(Patch::Json(serde_json::from_value(json!([{"op": "add", "path": path, "value": value}]))?))
+}
+
+/// Runs the tables as an administrator, by dry runs for create and against stored objects for update.
 pub(crate) async fn bad_objects_are_refused_with_a_sentence(client: Client) -> anyhow::Result<()> {
     let pool_api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<IPPool>(&()));
     let vip_api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<VirtualIP>(&()));
@@ -184,10 +226,8 @@ pub(crate) async fn bad_objects_are_refused_with_a_sentence(client: Client) -> a
             pool_api.create(&dry_run, &object("IPPool", "table-new", &spec)?).await,
             &answer,
         )?;
-        let replace = Patch::Json::<()>(serde_json::from_value(
-            json!([{"op": "replace", "path": "/spec", "value": spec}]),
-        )?);
-        check(&format!("update to {what}"), pool_api.patch("table", &dry_patch, &replace).await, &answer)?;
+        let patched = pool_api.patch("table", &dry_patch, &replaced("/spec", &spec)?).await;
+        check(&format!("update to {what}"), patched, &answer)?;
     }
     pool_api.delete("table", &DeleteParams::default()).await?;
 
@@ -198,6 +238,12 @@ pub(crate) async fn bad_objects_are_refused_with_a_sentence(client: Client) -> a
             vip_api.create(&dry_run, &object("VirtualIP", name, &spec)?).await,
             &answer,
         )?;
+        let Some(address) = address_named(name) else { continue };
+        let stored = object("VirtualIP", name, &json!({ "address": address }))?;
+        vip_api.create(&PostParams::default(), &stored).await?;
+        let patched = vip_api.patch(name, &dry_patch, &replaced("/spec", &spec)?).await;
+        check(&format!("update to {what}"), patched, &answer)?;
+        vip_api.delete(name, &DeleteParams::default()).await?;
     }
     let stored = json!({"address": "192.0.2.77"});
     vip_api.create(&PostParams::default(), &object("VirtualIP", "192.0.2.77", &stored)?).await?;
@@ -222,9 +268,24 @@ pub(crate) async fn bad_objects_are_refused_with_a_sentence(client: Client) -> a
     }
     vip_api.delete("192.0.2.77", &DeleteParams::default()).await?;
 
-    check(
-        "create Speaker",
-        speaker_api.create(&dry_run, &object("Speaker", "table", &json!({}))?).await,
-        &Accepted,
-    )
+    speaker_api.create(&PostParams::default(), &object("Speaker", "table", &json!({}))?).await?;
+    for (spec, answer) in [
+        (json!({}), Accepted),
+        (Value::Null, Refused("spec: Required value")),
+        (json!("eth0"), Refused("spec in body must be of type object")),
+        (json!([]), Refused("spec in body must be of type object")),
+    ] {
+        let what = format!("Speaker with spec {spec}");
+        let created = speaker_api.create(&dry_run, &object("Speaker", "table-new", &spec)?).await;
+        check(&format!("create {what}"), created, &answer)?;
+        let patched = speaker_api.patch("table", &dry_patch, &replaced("/spec", &spec)?).await;
+        check(&format!("update to {what}"), patched, &answer)?;
+    }
+    for (status, answer) in speaker_statuses() {
+        let what = format!("update Speaker to status {status}");
+        let patched = speaker_api.patch_status("table", &dry_patch, &replaced("/status", &status)?).await;
+        check(&what, patched, &answer)?;
+    }
+    speaker_api.delete("table", &DeleteParams::default()).await?;
+    Ok(())
 }

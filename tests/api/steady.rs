@@ -1,10 +1,15 @@
 //! A steady cluster causes no writes.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use landfall_crds::names::ports::CONTROLLER_HTTP;
 use landfall_tests::{
     backend::Service,
     lab::{
@@ -19,7 +24,8 @@ use serde_json::json;
 
 use crate::stop;
 
-/// For how long nothing may be written; 10 minutes in `make bench`, less where every minute counts.
+/// For how long nothing may be written: less than anybody would wait by default, and as long as
+/// `LANDFALL_STEADY_SECONDS` says.
 fn duration() -> Duration {
     let given = std::env::var("LANDFALL_STEADY_SECONDS").ok().and_then(|text| text.parse().ok());
     seconds(given.unwrap_or(60))
@@ -56,8 +62,17 @@ async fn nothing_is_written(lab: &Lab) -> Result<()> {
 
     let mark = lab.control_plane().audit().mark()?;
     let (start, mut turn) = (Instant::now(), 0_u32);
+    let lists_before = lists(lab)?;
+    let mut restarted = false;
     while start.elapsed() < duration() {
         turn += 1;
+        if !restarted && start.elapsed() > duration() / 2 {
+            // All watches break, and those that the new API server cannot resume list anew.
+            lab.control_plane().kill_api_server()?;
+            lab.control_plane().start_api_server()?;
+            lab.api_server_answers().await?;
+            restarted = true;
+        }
         churn(lab, turn).await?;
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -67,6 +82,9 @@ async fn nothing_is_written(lab: &Lab) -> Result<()> {
         .into_iter()
         .filter(|write| write.user.starts_with(&ours))
         .partition(|write| write.resource == "leases");
+    let relists = lists(lab)? - lists_before;
+    eprintln!("steady: {relists} lists after the API server was restarted");
+    ensure!(relists > 0, "nothing was listed anew");
     eprintln!(
         "steady: {:?}, {turn} turns of churn: {} Lease writes, {} others",
         start.elapsed(),
@@ -89,6 +107,26 @@ async fn nothing_is_written(lab: &Lab) -> Result<()> {
     stop(lab, CONTROLLER);
     stop(lab, SPEAKER);
     Ok(())
+}
+
+/// How many complete lists both controllers have read, by their metrics.
+fn lists(lab: &Lab) -> Result<u64> {
+    let mut sum = 0;
+    for name in ["n1", "n2"] {
+        let target = (lab.node(name)?.addresses().v4, CONTROLLER_HTTP);
+        let mut stream = TcpStream::connect(target).with_context(|| format!("metrics of {name}"))?;
+        stream.set_read_timeout(Some(seconds(5)))?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let counts = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            series.starts_with("landfall_controller_watch_lists_total").then(|| value.parse::<u64>().ok())?
+        });
+        sum += counts.sum::<u64>();
+    }
+    ensure!(sum > 0, "the controllers count no lists");
+    Ok(sum)
 }
 
 /// Changes what does not concern us: a Node's labels and heartbeat, somebody else's endpoints and Services.
