@@ -31,7 +31,7 @@ lab: build kubernetes packages ## Open a shell in a lab with Landfall installed
 	target/release/landfall-lab shell $(LAB_FLAGS)
 
 .PHONY: bench
-bench: build kubernetes packages ## Measure what the README states, and print ratios
+bench: build kubernetes packages ## Print the README's figures with goals, and ratios to the machine's own floor where there is one
 	target/release/landfall-lab bench $(BENCH_FLAGS)
 
 .PHONY: build

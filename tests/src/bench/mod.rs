@@ -1,7 +1,8 @@
 //! The figures that the README states, measured again: one file per figure.
 //!
-//! Machines differ and are noisy, so each time is printed beside what the same machine needs, in the
-//! same run, for the same work without Landfall, and judged by their ratio.
+//! It prints figures with goals, and ratios to the machine's own floor where there is one. Machines differ
+//! and are noisy, so a grant is also divided by what the same machine needs, in the same run, to write an
+//! address into a Service by hand.
 
 mod failover;
 mod grant;
@@ -58,7 +59,7 @@ pub struct Figure {
     pub unit: &'static str,
     /// What it should be at most.
     pub goal: Option<f64>,
-    /// The value divided by what the same machine needed for the same without Landfall.
+    /// The value divided by what the same machine needed for the same without Landfall, where that was measured.
     pub ratio: Option<f64>,
     /// How many values.
     pub count: usize,
