@@ -9,6 +9,7 @@ buildah:/usr/bin/buildah
 conntrack:/usr/sbin/conntrack
 containerd:/usr/bin/containerd
 containernetworking-plugins:/usr/lib/cni/ptp
+curl:/usr/bin/curl
 iproute2:/usr/bin/ip
 iptables:/usr/sbin/iptables
 nftables:/usr/sbin/nft

@@ -224,6 +224,12 @@ async fn crash_and_return(
     );
     let new = services::announcer(lab, address).await?;
     ensure!(new.name() != owner.name(), "{} has taken {address} back", owner.name());
+    ensure!(
+        figures.return_split < 1000,
+        "two nodes answered for {address} for {} ms when {} came back, and may for less than a second",
+        figures.return_split,
+        owner.name()
+    );
     teller.say(&format!(
         "node {} took over: the client measured an outage of {} ms",
         new.name(),
@@ -256,6 +262,11 @@ async fn leave(
     figures.leave_sent = report.sent;
     figures.leave_lost = report.lost();
     figures.leave_outage = milliseconds(report.longest_gap);
+    ensure!(
+        report.answered > 0 && figures.leave_outage < 1000,
+        "the client was not answered for {} ms while {owner} left, and may for less than a second: {report}",
+        figures.leave_outage
+    );
     let new = services::announcer(lab, address).await?;
     teller.say(&format!(
         "node {} announces {address} now: {} of {} datagrams were lost, longest gap {} ms",

@@ -5,14 +5,21 @@
 use std::{
     ffi::OsString,
     io::{IsTerminal, Write},
+    net::IpAddr,
     process::{Command, ExitCode, ExitStatus},
     time::Duration,
 };
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use landfall_tests::lab::{Lab, LabOptions, ProxyMode, isolation, landfall};
-use landfall_tests::{bench::Bench, demo::Demo};
+use landfall_tests::{
+    backend::{Backends, Service},
+    bench::Bench,
+    demo::Demo,
+    lab::{Lab, LabOptions, ProxyMode, eventually, isolation, landfall, probe::Request, seconds},
+    services,
+};
+use serde_json::json;
 use tokio::runtime::Runtime;
 
 /// A real Kubernetes on this machine, in namespaces of its own. Needs root.
@@ -76,10 +83,12 @@ impl Shell {
         let proxy = if self.iptables { ProxyMode::Iptables } else { ProxyMode::Nftables };
         let options = LabOptions { nodes: self.nodes, clients: self.clients, proxy, ..LabOptions::default() };
         let lab = runtime.block_on(Lab::up(inside, options))?;
-        if !self.bare {
-            runtime.block_on(landfall::install(&lab)).inspect_err(|_| lab.explain())?;
-        }
-        self.welcome(&lab)?;
+        let granted = if self.bare {
+            Vec::new()
+        } else {
+            runtime.block_on(something_to_see(&lab)).inspect_err(|_| lab.explain())?
+        };
+        welcome(&lab, &granted)?;
         if std::io::stdin().is_terminal() {
             return open_shell(&lab);
         }
@@ -87,25 +96,57 @@ impl Shell {
             std::thread::sleep(Duration::from_secs(3600));
         }
     }
+}
 
-    fn welcome(&self, lab: &Lab) -> Result<()> {
-        let client = lab.lan_clients().first().map_or("c1", |client| client.name());
-        let landfall =
-            if self.bare { "" } else { "  kubectl get ippools,virtualips,speakers    what Landfall says\n" };
-        print!(
-            "\nexport KUBECONFIG={}\n\n\
-             \x20 kubectl get nodes,pods -A -o wide          what runs\n{landfall}\
-             \x20 nsenter --net=/run/netns/{client} curl 192.168.10.150   be a client on the LAN\n\
-             \x20 ip link set p-n1 down                      pull the plug of node n1\n\
-             \x20 ls /run/landfall-lab/logs                  the logs of all programs\n\
-             \x20 nsenter --target {} --all                  come in from another terminal\n\n\
-             All of it ends with this program.\n",
-            lab.kubeconfig().display(),
-            lab.inside().init(),
-        );
-        std::io::stdout().flush()?;
-        Ok(())
+/// Installs Landfall with a pool, two backends and the Service `web` in front of them, so that the next
+/// command has something to show. Returns the addresses of `web`, which answer clients on the LAN then.
+async fn something_to_see(lab: &Lab) -> Result<Vec<IpAddr>> {
+    landfall::install(lab).await?;
+    let pool = json!({"addresses": ["192.168.10.200-192.168.10.220", "fd10::200-fd10::220"]});
+    services::pool(lab, "lan", &pool).await?;
+    Backends::new("web", 2).deploy(lab).await?;
+    Service::new("web", "web").load_balancer().apply(lab).await?;
+    let granted = services::granted(lab, "web", 2).await?;
+    if let Some(client) = lab.lan_clients().first() {
+        for address in &granted {
+            let request = Request::tcp((*address, 80).into());
+            eventually(seconds(15), &format!("{address} answers"), async || client.ask(request)).await?;
+        }
     }
+    Ok(granted)
+}
+
+/// Prints the commands that are worth trying next; each works as it is printed.
+fn welcome(lab: &Lab, granted: &[IpAddr]) -> Result<()> {
+    let mut commands = vec![("kubectl get nodes,pods -A -o wide".to_owned(), "what runs")];
+    if !granted.is_empty() {
+        commands.push(("kubectl get services,ippools,virtualips,speakers".to_owned(), "what Landfall says"));
+    }
+    if let Some(client) = lab.lan_clients().first() {
+        for address in granted {
+            let url = match address {
+                IpAddr::V4(v4) => format!("http://{v4}/"),
+                IpAddr::V6(v6) => format!("'http://[{v6}]/'"),
+            };
+            let command = format!("nsenter --net=/run/netns/{} curl {url}", client.name());
+            commands.push((command, "be a client on the LAN"));
+        }
+    }
+    if let Some(node) = lab.nodes().first() {
+        commands.push((format!("ip link set p-{} down", node.name()), "pull a node's plug"));
+    }
+    commands.push(("ls /run/landfall-lab/logs".to_owned(), "the logs of all programs"));
+    let enter = format!("nsenter --target {} --all", lab.inside().init());
+    commands.push((enter, "come in from another terminal"));
+    // For who comes in from another terminal; in the shell that is opened here both are set.
+    let (kubeconfig, programs) = (lab.kubeconfig().display(), lab.inside().programs().display());
+    println!("\nexport KUBECONFIG={kubeconfig} PATH=$PATH:{programs}\n");
+    for (command, what) in commands {
+        println!("  {command:<58} {what}");
+    }
+    println!("\nAll of it ends with this program.");
+    std::io::stdout().flush()?;
+    Ok(())
 }
 
 #[derive(Debug, Args)]
