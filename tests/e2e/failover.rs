@@ -167,7 +167,10 @@ async fn api_gone(lab: &Lab) -> Result<()> {
     lab.switch().port_down(owner.name())?;
     tokio::time::sleep(seconds(3)).await;
     let report = prober.finish()?;
-    let before = report.gaps.iter().filter(|gap| gap.from + gap.length < dark && gap.lost > 0).count();
+    // Until a new flow has its first answer, the kernel may drop datagrams of it that race each other
+    // through conntrack, whatever Landfall does.
+    let established = report.gaps.iter().filter(|gap| gap.from > report.started);
+    let before = established.filter(|gap| gap.from + gap.length < dark && gap.lost > 0).count();
     ensure!(before == 0, "lost while nothing but the API server was away: {report}");
     eprintln!("failover: without the API server: {report}");
     ensure!(report.longest_gap_after(dark) < LONGEST_GAP, "{report}");

@@ -22,8 +22,12 @@ use super::readiness::{Known, Readiness};
 
 /// The first wait after a failed watch; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
-/// The longest wait after a failed watch.
-const LAST_RETRY: Duration = Duration::from_secs(5);
+/// The longest wait after a failed watch: an API server that comes back is met soon.
+const LAST_RETRY: Duration = Duration::from_secs(2);
+/// How long the API server keeps a watch open, in seconds, before it is resumed where it was. A
+/// connection that died without a word, as when the node's port was dark meanwhile, is noticed a little
+/// later than that.
+const TURN: u32 = 20;
 /// After so long without a failure the next one is a first one.
 const FORGIVE: Duration = Duration::from_secs(30);
 
@@ -78,7 +82,7 @@ fn watched<K>(client: &Client) -> impl stream::Stream<Item = Watched<K>> + Unpin
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    watcher::watcher(Api::<K>::all(client.clone()), watcher::Config::default())
+    watcher::watcher(Api::<K>::all(client.clone()), watcher::Config::default().timeout(TURN))
         .modify(|object| object.managed_fields_mut().clear())
         .backoff(Patience::default())
         .map(|event| event.map(Box::new))
