@@ -9,7 +9,7 @@ const ATTEMPT: Duration = Duration::from_secs(15);
 
 /// Tries until `attempt` succeeds, every 50 ms; its error says what is still missing.
 ///
-/// ```ignore
+/// ```text
 /// eventually(seconds(10), "the Service has an address", async || {
 ///     let service = services.get("web").await?;
 ///     address_of(&service).ok_or_else(|| anyhow!("status is {:?}", service.status))
