@@ -11,7 +11,7 @@ use landfall_tests::{
     lab::{
         Lab, Node, eventually,
         landfall::{self as deployed, NAMESPACE, SPEAKER},
-        probe::Request,
+        probe::{Gap, Request},
         seconds,
     },
     services::{announcer, delete, granted},
@@ -24,10 +24,6 @@ use crate::landfall;
 /// How long two nodes may answer for one address after one of them returned.
 const LONGEST_SPLIT: Duration = Duration::from_secs(1);
 
-/// The longest that a client may go unanswered here. The stories see that an address is answered again;
-/// how soon is for `make bench` to say, on a machine that does nothing else.
-const LONGEST_GAP: Duration = Duration::from_secs(3);
-
 pub(crate) fn stories() -> Vec<Story> {
     vec![
         Story::new(
@@ -35,7 +31,7 @@ pub(crate) fn stories() -> Vec<Story> {
             port_dark,
         ),
         Story::new("failover: the owner's port goes dark, over IPv6", port_dark_v6),
-        Story::new("failover: the owner's speaker leaves on SIGTERM and hands over at once", owner_leaves),
+        Story::new("failover: the owner's speaker leaves on SIGTERM and nothing is lost", owner_leaves),
         Story::new("failover: the owner's speaker is killed and started again", owner_killed),
         Story::new(
             "failover: a node that was alone on a dark port for 10 s gives way at once",
@@ -94,9 +90,9 @@ async fn dark_and_back(lab: &Lab, name: &str, v6: bool) -> Result<()> {
     eprintln!(
         "failover: {address}: outage {outage:?}; after the return {after_return:?}, two answered for {split:?}"
     );
-    ensure!(outage < LONGEST_GAP, "{report}");
+    ensure!(outage < seconds(2), "{report}");
     ensure!(split < LONGEST_SPLIT, "two nodes answered for {split:?}: {:?}", seen.answerers());
-    ensure!(after_return < LONGEST_GAP, "the return was felt: {report}");
+    ensure!(after_return < seconds(1), "the return was felt: {report}");
     ensure!(seen.last() != Some(owner.mac()), "the node that returned has taken {address} back");
     eventually(seconds(10), "the new owner is told", async || {
         ensure!(announcer(lab, address).await?.name() != owner.name());
@@ -115,8 +111,7 @@ async fn owner_leaves(lab: &Lab) -> Result<()> {
     tokio::time::sleep(seconds(4)).await;
     let (report, seen) = (prober.finish()?, watch.finish()?);
     eprintln!("failover: SIGTERM: {report}, silent to ARP for {:?}", seen.longest_silence());
-    // Usually nothing is lost; a client that is starved of its processor may drop an answer itself.
-    ensure!(report.longest_gap < LONGEST_GAP, "{report}");
+    ensure!(report.lost() == 0, "{report}");
     ensure!(seen.longest_split() < LONGEST_SPLIT);
     ensure!(seen.last() != Some(owner.mac()), "nobody took over");
     deployed::rolled_out(lab)?;
@@ -133,8 +128,8 @@ async fn owner_killed(lab: &Lab) -> Result<()> {
     let (report, seen) = (prober.finish()?, watch.finish()?);
     eprintln!("failover: SIGKILL: {report}, silent to ARP for {:?}", seen.longest_silence());
     // The node itself lives, so a client whose neighbour entry is warm need not notice at all.
-    ensure!(report.longest_gap < LONGEST_GAP, "{report}");
-    ensure!(seen.longest_silence() < LONGEST_GAP, "nobody answered for {:?}", seen.longest_silence());
+    ensure!(report.longest_gap < seconds(2), "{report}");
+    ensure!(seen.longest_silence() < seconds(2), "nobody answered for {:?}", seen.longest_silence());
     ensure!(seen.longest_split() < LONGEST_SPLIT, "two answered for {:?}", seen.longest_split());
     deployed::rolled_out(lab)?;
     delete(lab, "killed").await
@@ -152,7 +147,7 @@ async fn alone_and_back(lab: &Lab) -> Result<()> {
     let (report, seen) = (prober.finish()?, watch.finish()?);
     eprintln!("failover: back after 10 s: {report}, two answered for {:?}", seen.longest_split());
     ensure!(seen.longest_split() < LONGEST_SPLIT, "two answered for {:?}", seen.longest_split());
-    ensure!(report.longest_gap < LONGEST_GAP, "{report}");
+    ensure!(report.longest_gap < seconds(1), "{report}");
     delete(lab, "alone").await
 }
 
@@ -167,13 +162,14 @@ async fn api_gone(lab: &Lab) -> Result<()> {
     lab.switch().port_down(owner.name())?;
     tokio::time::sleep(seconds(3)).await;
     let report = prober.finish()?;
-    // Until a new flow has its first answer, the kernel may drop datagrams of it that race each other
-    // through conntrack, whatever Landfall does.
-    let established = report.gaps.iter().filter(|gap| gap.from > report.started);
+    // The first datagrams of a new flow were once seen lost within 15 ms, before the first answer; why is
+    // not known. Anything longer, or later, counts.
+    let start = |gap: &&Gap| gap.from == report.started && gap.length < Duration::from_millis(50);
+    let established = report.gaps.iter().filter(|gap| !start(gap));
     let before = established.filter(|gap| gap.from + gap.length < dark && gap.lost > 0).count();
     ensure!(before == 0, "lost while nothing but the API server was away: {report}");
     eprintln!("failover: without the API server: {report}");
-    ensure!(report.longest_gap_after(dark) < LONGEST_GAP, "{report}");
+    ensure!(report.longest_gap_after(dark) < seconds(2), "{report}");
     lab.switch().port_up(owner.name())?;
     tokio::time::sleep(seconds(1)).await;
 

@@ -48,7 +48,7 @@ async fn rollout(lab: &Lab) -> Result<()> {
         let report = prober.finish()?;
         eprintln!("operations: restart of everything: {report}");
         // On a machine that does nothing else no datagram is lost; a starved one may drop some itself.
-        ensure!(report.longest_gap < seconds(3), "{report}");
+        ensure!(report.longest_gap < seconds(1), "{report}");
     }
     ensure!(granted(lab, "rolled", 2).await? == before);
     delete(lab, "rolled").await
