@@ -43,8 +43,8 @@ pub enum Effect {
         /// `spec`.
         spec: Box<VirtualIPSpec>,
     },
-    /// Replaces a VirtualIP's spec (beyond `reservation`, which stays as it is on the server). One
-    /// with claims also gets our finalizer where it is missing; one without keeps what it has.
+    /// Replaces a VirtualIP's spec. One with claims also gets our finalizer where it is missing; one
+    /// without keeps what it has.
     UpdateVirtualIp {
         /// The VirtualIP.
         virtual_ip: Exactly,

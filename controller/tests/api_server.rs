@@ -20,8 +20,8 @@ use landfall_controller::lease::Tenure;
 use landfall_controller::metrics::Metrics;
 use landfall_controller::writer::{Order, Told, Writer};
 use landfall_crds::{
-    Announce, Candidate, Capacity, Claim, ClaimRef, IPPool, IPPoolSpec, IPPoolStatus, PastHolder, Placement,
-    Port, VirtualIP, VirtualIPSpec, VirtualIPStatus,
+    Announce, Candidate, Capacity, Claim, ClaimRef, IPPool, IPPoolSpec, IPPoolStatus, Outside, PastGrant,
+    PastHolder, Placement, Port, VirtualIP, VirtualIPSpec, VirtualIPStatus,
 };
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -287,6 +287,7 @@ async fn an_address_is_claimed_released_and_ended() {
         namespace: "shop".to_owned(),
         name: "web".to_owned(),
         uid: "u".to_owned(),
+        since: None,
         until: Time("2026-01-02T03:04:05Z".parse().unwrap()),
     };
     // A speaker's part is beside ours and stays.
@@ -354,6 +355,15 @@ async fn a_pool_is_told_what_became_of_it() {
         observed_generation: Some(1),
         ipv4: Some(capacity),
         ipv6: Some(capacity),
+        outside: Some(Outside { count: 1, addresses: vec!["192.0.2.99".to_owned()] }),
+        history: vec![PastGrant {
+            address: "192.0.2.1".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            uid: "u1".to_owned(),
+            since: None,
+            until: Time("2026-01-02T03:04:05Z".parse().unwrap()),
+        }],
         conditions: vec![condition("Ready", "True")],
     };
     let set = |pool: &IPPool, status: &IPPoolStatus| Effect::SetPoolStatus {
@@ -363,7 +373,7 @@ async fn a_pool_is_told_what_became_of_it() {
     let Outcome::Pool(told) = bench.tries(set(&pool, &full)).await else { panic!("the pool") };
     assert_eq!(told.status.as_ref(), Some(&full));
     bench.conflicts(set(&pool, &full)).await;
-    let less = IPPoolStatus { ipv6: None, conditions: vec![], ..full };
+    let less = IPPoolStatus { ipv6: None, outside: None, history: vec![], conditions: vec![], ..full };
     let Outcome::Pool(told) = bench.tries(set(&told, &less)).await else { panic!("the pool") };
     assert_eq!(told.status.as_ref(), Some(&less));
 }

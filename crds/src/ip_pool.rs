@@ -1,6 +1,6 @@
 //! IPPool: addresses that may be granted, and to whom.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,38 +57,43 @@ pub struct IPPoolSpec {
     /// Among several pools, the one with the higher priority is used first.
     #[serde(default)]
     pub priority: i32,
-    /// Namespaces whose Services may use the pool; absent means all. Not enforced by this version:
-    /// a pool that sets it is not used.
+    /// Namespaces whose Services may use the pool, by their labels; absent means all, unless the
+    /// controller runs with `--default-deny`. An address that is in use stays where it is when this
+    /// changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
-    /// Services that may use the pool, by their labels; absent means all. Not enforced by this
-    /// version: a pool that sets it is not used.
+    /// Services that may use the pool, by their labels; absent means all. An address that is in use
+    /// stays where it is when this changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_selector: Option<LabelSelector>,
-    /// How much of the pool one tenant may hold. Not enforced by this version: a pool that sets it is
-    /// not used.
+    /// How much of the pool one tenant may hold; absent means as much as there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<Quota>,
     /// Leaves out the lowest and the highest address of each IPv4 CIDR in `addresses` (of prefix
     /// length 30 or less), which some equipment takes for the network's and the broadcast address.
     #[serde(default)]
     pub avoid_network_and_broadcast: bool,
-    /// Whether Services that ask for an internal load balancer, only those, or only others may use the
-    /// pool. This version enforces `Any` alone: a pool with another scope is not used.
+    /// Which Services may use the pool, by whether one of the clouds' annotations asks for an internal
+    /// load balancer.
     #[serde(default)]
     pub scope: Scope,
-    /// Grants only to Services with source ranges. Not enforced by this version: a pool that sets it is
-    /// not used.
+    /// Grants only to Services with source ranges (`spec.loadBalancerSourceRanges` or its annotation).
+    /// Ranges that together hold half of a family's addresses or more do not count. A Service that
+    /// gives its ranges up keeps its address, but nobody announces it until it has ranges again.
     #[serde(default)]
     pub require_source_ranges: bool,
-    /// How long a released address rests before it is granted again, such as `30s` or `1h`. Not
-    /// enforced by this version: a pool that sets it is not used.
+    /// How long a released address rests before another Service is given it, such as `30s` or `1h`;
+    /// absent means not at all. Its last holder may have it back meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub release_delay: Option<String>,
-    /// Who may share an address with whom. Not enforced by this version: a pool that sets it is not used.
+    /// Who may share an address with whom beyond the Services of one namespace, which always may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
+    /// Whether Services may keep their address for the time when they are gone (annotation
+    /// `landfall.dev/reserve`); absent means no. Addresses kept so count in the quota.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservations: Option<Reservations>,
     /// CIDRs that an exposed ExternalName may lead to; empty means none. Not enforced by this version:
     /// a pool that sets it is not used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -108,17 +113,29 @@ fn yes() -> bool {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Quota {
-    /// Addresses that the Services of one namespace may hold together.
+    /// Addresses that the Services of one namespace may hold or keep together, both families counted.
+    /// One that several of them share counts once. An address that is in use stays when this changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub per_namespace: Option<i32>,
+}
+
+/// How Services may keep an address that they do not hold.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reservations {
+    /// How long an address is kept after its Service has gone, such as `72h`; absent means 720h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub expire_after: Option<String>,
 }
 
 /// Who may share an address with whom.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sharing {
-    /// Namespaces whose Services may share addresses with each other.
+    /// Namespaces whose Services may share addresses with each other, if they name the same sharing
+    /// key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
     pub namespaces: Vec<String>,
@@ -129,7 +146,8 @@ pub struct Sharing {
 #[schemars(inline)]
 pub enum Scope {
     #[default]
-    /// Every Service may use the pool.
+    /// Every Service may use the pool; one that asks for an internal load balancer only if it also
+    /// names the pool, or an address in it, for nothing says that the pool is not public.
     Any,
     /// Only Services that ask for an internal load balancer.
     Internal,
@@ -164,6 +182,15 @@ pub struct IPPoolStatus {
     /// Counts of IPv6 addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Capacity>,
+    /// Addresses that were granted from this pool and are in use, but that it would not grant now,
+    /// since it was edited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Outside>,
+    /// Who held addresses of the pool before, latest first; the oldest are forgotten. What is on a
+    /// VirtualIP that still exists is told there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    pub history: Vec<PastGrant>,
     /// `Ready`, `Exhausted`, `Conflicted` and `Unreachable`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
@@ -182,6 +209,41 @@ pub struct Capacity {
     pub reserved: i64,
     /// Addresses that the next Service could be given.
     pub available: i64,
+}
+
+/// Addresses in use that their pool would not grant now.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outside {
+    /// How many there are.
+    pub count: i64,
+    /// The lowest of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 45)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub addresses: Vec<String>,
+}
+
+/// A Service that held an address of the pool once.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PastGrant {
+    /// The address.
+    #[schemars(length(max = 45))]
+    pub address: String,
+    /// The Service's namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// The Service's name.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// The Service's uid.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// From when, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Until when.
+    pub until: Time,
 }
 
 impl IPPoolSpec {
@@ -226,13 +288,6 @@ impl IPPoolSpec {
                 fields.push(field);
             }
         };
-        note(self.namespace_selector.is_some(), "namespaceSelector");
-        note(self.service_selector.is_some(), "serviceSelector");
-        note(self.quota.is_some(), "quota");
-        note(self.scope != Scope::Any, "scope");
-        note(self.require_source_ranges, "requireSourceRanges");
-        note(self.release_delay.is_some(), "releaseDelay");
-        note(self.sharing.is_some(), "sharing");
         note(!self.external_targets.is_empty(), "externalTargets");
         fields
     }

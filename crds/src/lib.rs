@@ -8,6 +8,7 @@
 #![allow(clippy::duplicated_attributes, unreachable_pub)]
 
 pub mod address;
+pub mod duration;
 pub mod ip_pool;
 pub mod names;
 mod schema;

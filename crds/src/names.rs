@@ -32,14 +32,65 @@ pub mod annotations {
     pub const IPS: &str = "landfall.dev/ips";
     /// Pools to take the addresses from, comma separated, in order of preference.
     pub const POOL: &str = "landfall.dev/pool";
-    /// Services with the same key may share an address.
+    /// Services with the same key may share an address where their ports do not collide.
     pub const SHARING_KEY: &str = "landfall.dev/sharing-key";
     /// Gives an ExternalName Service a companion on the LAN.
     pub const EXPOSE: &str = "landfall.dev/expose";
-    /// Keeps the address for this Service's name after it is deleted.
+    /// Keeps the address for this Service's name while it is gone, where the pool allows it.
     pub const RESERVE: &str = "landfall.dev/reserve";
     /// Takes over the addresses that another implementation wrote into the Service's status.
     pub const ADOPT: &str = "landfall.dev/adopt";
+    /// `spec.loadBalancerSourceRanges` as an annotation, read where the field is empty.
+    pub const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+
+    /// Annotations of other implementations that mean the same as ours, so that a manifest moves over
+    /// unchanged.
+    pub mod foreign {
+        /// Addresses asked for, comma separated: MetalLB (both spellings), Cilium, kube-vip.
+        pub const IPS: [&str; 4] = [
+            "metallb.io/loadBalancerIPs",
+            "metallb.universe.tf/loadBalancerIPs",
+            "lbipam.cilium.io/ips",
+            "kube-vip.io/loadbalancerIPs",
+        ];
+        /// The pool asked for: MetalLB, both spellings.
+        pub const POOL: [&str; 2] = ["metallb.io/address-pool", "metallb.universe.tf/address-pool"];
+        /// A sharing key: MetalLB (both spellings), Cilium.
+        pub const SHARING_KEY: [&str; 3] = [
+            "metallb.io/allow-shared-ip",
+            "metallb.universe.tf/allow-shared-ip",
+            "lbipam.cilium.io/sharing-key",
+        ];
+    }
+
+    /// What clouds call an internal load balancer (Kubernetes documentation, "Internal load balancer").
+    pub mod internal {
+        /// Azure.
+        pub const AZURE: &str = "service.beta.kubernetes.io/azure-load-balancer-internal";
+        /// Google.
+        pub const GKE: &str = "networking.gke.io/load-balancer-type";
+        /// Google, before 1.17.
+        pub const GKE_LEGACY: &str = "cloud.google.com/load-balancer-type";
+        /// AWS, the controller in Kubernetes' tree.
+        pub const AWS: &str = "service.beta.kubernetes.io/aws-load-balancer-internal";
+        /// AWS Load Balancer Controller.
+        pub const AWS_SCHEME: &str = "service.beta.kubernetes.io/aws-load-balancer-scheme";
+        /// OpenStack.
+        pub const OPENSTACK: &str = "service.beta.kubernetes.io/openstack-internal-load-balancer";
+        /// IBM.
+        pub const IBM: &str = "service.kubernetes.io/ibm-load-balancer-cloud-provider-ip-type";
+        /// Baidu.
+        pub const BAIDU: &str = "service.beta.kubernetes.io/cce-load-balancer-internal-vpc";
+        /// Tencent: the id of a subnet.
+        pub const TENCENT: &str = "service.kubernetes.io/qcloud-loadbalancer-internal-subnetid";
+        /// Alibaba.
+        pub const ALIBABA: &str = "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-address-type";
+        /// Oracle.
+        pub const OCI: &str = "service.beta.kubernetes.io/oci-load-balancer-internal";
+        /// All of them.
+        pub const ALL: [&str; 11] =
+            [AZURE, GKE, GKE_LEGACY, AWS, AWS_SCHEME, OPENSTACK, IBM, BAIDU, TENCENT, ALIBABA, OCI];
+    }
 }
 
 /// Labels that we read from Nodes.
@@ -57,6 +108,8 @@ pub mod conditions {
     pub const GRANTED: &str = "landfall.dev/Granted";
     /// On a Service: its addresses are answered on the LAN.
     pub const SERVICE_ANNOUNCED: &str = "landfall.dev/Announced";
+    /// On a Service that holds an address: another Service lists it in `spec.externalIPs`.
+    pub const EXTERNAL_IP_CONFLICT: &str = "landfall.dev/ExternalIPConflict";
     /// On an IPPool: addresses are granted from it. On a Speaker: it can announce.
     pub const READY: &str = "Ready";
     /// On an IPPool: a family has no address left.

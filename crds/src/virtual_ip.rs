@@ -22,6 +22,7 @@ use crate::schema;
     category = "landfall",
     status = "VirtualIPStatus",
     derive = "PartialEq",
+    selectable = ".spec.pool",
     doc = "VirtualIP is one address in use, reserved, or lately released; it is named by the address. The controller writes it; only spec.reservation is for people.",
     printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
     printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.claims[0].namespace"),
@@ -71,7 +72,7 @@ pub struct VirtualIPSpec {
 }
 
 /// A Service that holds the address.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Claim {
     /// The Service's namespace.
@@ -90,6 +91,42 @@ pub struct Claim {
     /// `spec.externalTrafficPolicy` of the Service.
     #[serde(default)]
     pub traffic_policy: TrafficPolicy,
+    /// Since when it holds the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// With whom it shares the address, if it may be shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<ClaimSharing>,
+    /// What the Service was like when it was given the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<ClaimTerms>,
+}
+
+/// With whom a Service shares its address.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimSharing {
+    /// Services that name the same key may share.
+    #[schemars(length(min = 1, max = 256))]
+    pub key: String,
+    /// The Service's selector as `name=value,...`, where its traffic policy is Local: only Services
+    /// with the same pods may share then, since only nodes with endpoints of all may announce.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub selector: Option<String>,
+}
+
+/// What a Service was like when it was given its address. A later edit of the Service is told from an
+/// edit of the pool by this: the pool's edits move nothing, the Service's may.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimTerms {
+    /// It asked for an internal load balancer.
+    #[serde(default)]
+    pub internal: bool,
+    /// It had source ranges.
+    #[serde(default)]
+    pub source_ranges: bool,
 }
 
 /// `spec.externalTrafficPolicy` of a Service.
@@ -208,10 +245,15 @@ pub struct Reservation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub name: Option<String>,
-    /// When the reservation ends by itself; absent means never. Not enforced by this version: a
-    /// reservation lasts until it is taken away.
+    /// When the reservation ends by itself; absent means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Time>,
+    /// The uid of the namespace, where the controller keeps the address on behalf of a Service
+    /// (annotation `landfall.dev/reserve`): such a reservation counts in the namespace's quota and
+    /// ends with it. A person leaves it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub namespace_uid: Option<String>,
     /// Why it is kept, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
@@ -289,6 +331,9 @@ pub struct PastHolder {
     /// The Service's uid.
     #[schemars(length(max = 64))]
     pub uid: String,
+    /// From when, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
     /// Until when.
     pub until: Time,
 }

@@ -18,6 +18,7 @@ pub fn claim(service: &Service, key: &ServiceKey) -> Claim {
         uid: service.metadata.uid.clone().unwrap_or_default(),
         health_check_node_port: spec.and_then(|spec| spec.health_check_node_port).filter(|port| *port > 0),
         traffic_policy: traffic_policy(service),
+        ..Claim::default()
     }
 }
 

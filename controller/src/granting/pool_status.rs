@@ -73,6 +73,7 @@ pub fn changed_status(
         ipv4: v4,
         ipv6: v6,
         conditions: with_times(conditions, &wanted, generation, now),
+        ..IPPoolStatus::default()
     })
 }
 

@@ -165,6 +165,7 @@ impl Mind {
                 namespace: key.namespace.clone(),
                 name: key.name.clone(),
                 uid: claim.uid.clone(),
+                since: None,
                 until: Time(whole_seconds(now.wall)),
             };
             let before = vip.status.iter().flat_map(|status| status.last_holders.iter().cloned());

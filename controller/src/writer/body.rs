@@ -7,7 +7,9 @@
 use k8s_openapi::api::core::v1::LoadBalancerIngress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use landfall_crds::names::{conditions, finalizers};
-use landfall_crds::{Announce, IPPoolStatus, Placement, VirtualIP, VirtualIPSpec, VirtualIPStatus};
+use landfall_crds::{
+    Announce, IPPoolStatus, Outside, Placement, Reservation, VirtualIP, VirtualIPSpec, VirtualIPStatus,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -41,10 +43,11 @@ pub(super) fn create_virtual_ip(name: &str, spec: &VirtualIPSpec) -> VirtualIP {
     virtual_ip
 }
 
-/// A merge patch of all that the controller writes; `reservation` belongs to people and is not named.
+/// A merge patch of the whole spec. The reservation is mostly a person's and is written as it was: the
+/// resourceVersion guarantees that nobody has changed it since.
 pub(super) fn update_virtual_ip(virtual_ip: &Exactly, spec: &VirtualIPSpec) -> Value {
     // Spelt out without `..`, so that a new field of the spec cannot be forgotten here.
-    let VirtualIPSpec { address, pool, claims, ports, placement, announce, reservation: _ } = spec;
+    let VirtualIPSpec { address, pool, claims, ports, placement, announce, reservation } = spec;
     let placement = placement
         .as_ref()
         .map(|Placement { epoch, candidates }| json!({ "epoch": epoch, "candidates": list(candidates) }));
@@ -60,7 +63,19 @@ pub(super) fn update_virtual_ip(virtual_ip: &Exactly, spec: &VirtualIPSpec) -> V
             "ports": list(ports),
             "placement": placement,
             "announce": announce,
+            "reservation": reservation.as_ref().map(reservation_fields),
         },
+    })
+}
+
+fn reservation_fields(reservation: &Reservation) -> Value {
+    let Reservation { namespace, name, expires, namespace_uid, note } = reservation;
+    json!({
+        "namespace": namespace,
+        "name": name,
+        "expires": expires,
+        "namespaceUid": namespace_uid,
+        "note": note,
     })
 }
 
@@ -117,13 +132,17 @@ fn our_conditions(conditions: &[Condition]) -> Vec<Value> {
 
 /// A merge patch of a pool's whole status.
 pub(super) fn set_pool_status(pool: &Exactly, status: &IPPoolStatus) -> Value {
-    let IPPoolStatus { observed_generation, ipv4, ipv6, conditions } = status;
+    let IPPoolStatus { observed_generation, ipv4, ipv6, outside, history, conditions } = status;
     json!({
         "metadata": metadata(pool),
         "status": {
             "observedGeneration": observed_generation,
             "ipv4": ipv4,
             "ipv6": ipv6,
+            "outside": outside.as_ref().map(
+                |Outside { count, addresses }| json!({ "count": count, "addresses": list(addresses) }),
+            ),
+            "history": list(history),
             "conditions": list(conditions),
         },
     })

@@ -183,9 +183,7 @@ impl Api {
             }
             Effect::UpdateVirtualIp { virtual_ip, spec } => {
                 let mut object = self.vip(virtual_ip)?;
-                let reservation = object.spec.reservation.take();
                 object.spec = (**spec).clone();
-                object.spec.reservation = reservation;
                 let finalizers = object.metadata.finalizers.get_or_insert_default();
                 let guarded = finalizers.iter().any(|known| known == VIRTUAL_IP_CLAIMED);
                 if !object.spec.claims.is_empty() && !guarded && object.metadata.deletion_timestamp.is_none()

@@ -211,6 +211,7 @@ fn what_is_not_a_speakers_is_left_out_of_what_is_written() {
         namespace: "default".into(),
         name: "web".into(),
         uid: "u".into(),
+        since: None,
         until: Time(second(1)),
     };
     status.last_holders.push(holder);

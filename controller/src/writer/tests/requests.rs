@@ -93,6 +93,7 @@ async fn an_update_names_every_field_but_the_reservation() {
                     "ports": null,
                     "placement": { "epoch": 7, "candidates": null },
                     "announce": { "interfaces": null, "fallback": "None" },
+                    "reservation": null,
                 },
             }),
         }]
@@ -133,6 +134,7 @@ async fn only_the_controllers_part_of_a_status_is_applied() {
         namespace: "shop".to_owned(),
         name: "web".to_owned(),
         uid: "u1".to_owned(),
+        since: None,
         until: Time("2026-01-02T03:04:05Z".parse().unwrap()),
     };
     let status = VirtualIPStatus {
@@ -295,7 +297,7 @@ async fn the_whole_status_of_a_pool_is_written() {
             content_type: MERGE.to_owned(),
             body: json!({
                 "metadata": { "name": "lan", "uid": "p1", "resourceVersion": "5" },
-                "status": { "observedGeneration": 3, "ipv4": capacity, "ipv6": null, "conditions": null },
+                "status": { "observedGeneration": 3, "ipv4": capacity, "ipv6": null, "outside": null, "history": null, "conditions": null },
             }),
         }]
     );
