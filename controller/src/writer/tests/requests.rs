@@ -67,13 +67,13 @@ async fn an_address_is_created_with_its_finalizer() {
 }
 
 #[tokio::test]
-async fn an_update_names_every_field_but_the_reservation() {
+async fn an_update_names_every_field() {
     let spec = VirtualIPSpec {
         address: "192.0.2.1".to_owned(),
         claims: vec![claim()],
         placement: Some(Placement { epoch: 7, candidates: vec![] }),
         announce: Some(Announce::default()),
-        reservation: Some(Reservation::default()),
+        reservation: Some(Reservation { namespace: "shop".to_owned(), ..Reservation::default() }),
         ..VirtualIPSpec::default()
     };
     let effect = Effect::UpdateVirtualIp { virtual_ip: address(), spec: Box::new(spec) };
@@ -93,7 +93,8 @@ async fn an_update_names_every_field_but_the_reservation() {
                     "ports": null,
                     "placement": { "epoch": 7, "candidates": null },
                     "announce": { "interfaces": null, "fallback": "None" },
-                    "reservation": null,
+                    "reservation":
+                        { "namespace": "shop", "name": null, "expires": null, "namespaceUid": null, "note": null },
                 },
             }),
         }]
