@@ -46,20 +46,24 @@ pub mod annotations {
     /// Annotations of other implementations that mean the same as ours, so that a manifest moves over
     /// unchanged.
     pub mod foreign {
-        /// Addresses asked for, comma separated: MetalLB (both spellings), Cilium, kube-vip.
-        pub const IPS: [&str; 4] = [
+        /// Addresses asked for, comma separated: MetalLB and Cilium (both spellings), kube-vip
+        /// (metallb controller/service.go, cilium pkg/annotation/k8s.go, kube-vip
+        /// pkg/kubevip/annotations.go).
+        pub const IPS: [&str; 5] = [
             "metallb.io/loadBalancerIPs",
             "metallb.universe.tf/loadBalancerIPs",
             "lbipam.cilium.io/ips",
+            "io.cilium/lb-ipam-ips",
             "kube-vip.io/loadbalancerIPs",
         ];
-        /// The pool asked for: MetalLB, both spellings.
+        /// The one pool asked for: MetalLB, both spellings.
         pub const POOL: [&str; 2] = ["metallb.io/address-pool", "metallb.universe.tf/address-pool"];
-        /// A sharing key: MetalLB (both spellings), Cilium.
-        pub const SHARING_KEY: [&str; 3] = [
+        /// A sharing key: MetalLB and Cilium, both spellings.
+        pub const SHARING_KEY: [&str; 4] = [
             "metallb.io/allow-shared-ip",
             "metallb.universe.tf/allow-shared-ip",
             "lbipam.cilium.io/sharing-key",
+            "io.cilium/lb-ipam-sharing-key",
         ];
     }
 

@@ -6,6 +6,7 @@ pub mod book;
 mod candidates;
 pub mod choice;
 pub mod claim;
+pub mod internal;
 pub mod plan;
 pub mod pool_status;
 pub mod request;

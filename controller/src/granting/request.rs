@@ -1,16 +1,24 @@
 //! What a Service asks for.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
-use landfall_crds::address::{Family, parse_address};
-use landfall_crds::names::annotations;
+use landfall_crds::address::{Family, RangeError, parse_address};
+use landfall_crds::names::annotations::{self, foreign};
 
+use super::internal::asks_for_internal;
 use super::wait::{Until, Wait, quoted, reasons, some_of};
 
 /// More addresses than this in one annotation are not even read.
 const MOST_ADDRESSES: usize = 16;
+
+/// A sharing key has at most so many characters; it is written into VirtualIPs.
+const LONGEST_KEY: usize = 256;
+
+/// The field that asks for an address, as messages name it.
+const FIELD: &str = "spec.loadBalancerIP";
 
 /// What a Service asks for; a Service that names nothing takes what there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +27,12 @@ pub struct Request {
     pub addresses: Vec<IpAddr>,
     /// Pools in order of preference.
     pub pools: Option<Vec<String>>,
+    /// Only an address of a pool for internal load balancers.
+    pub internal: bool,
+    /// Services with the same key may have the same address.
+    pub sharing_key: Option<String>,
+    /// The address is to be kept for the Service's name while the Service is gone.
+    pub reserve: bool,
 }
 
 impl Request {
@@ -63,80 +77,149 @@ pub fn annotation<'a>(service: &'a Service, name: &str) -> Option<&'a str> {
     (!value.is_empty()).then_some(value)
 }
 
-/// Reads what the Service asks for.
+/// Reads what the Service asks for. It may say so in several places, also in the words of other
+/// implementations; which of two that differ is meant is never guessed.
 ///
 /// # Errors
 /// What is asked for is not understood or contradicts itself.
 pub fn read(service: &Service) -> Result<Request, Wait> {
+    Ok(Request {
+        addresses: addresses(service)?,
+        pools: agreed_pools(service)?,
+        internal: asks_for_internal(service)?,
+        sharing_key: sharing_key(service)?,
+        reserve: reserve(service)?,
+    })
+}
+
+/// The pools that are asked for, in order of preference; what contradicts them is not looked at.
+pub fn pools(service: &Service) -> Option<Vec<String>> {
+    own_pools(service).or_else(|| {
+        let (_, name) = stated(service, foreign::POOL).next()?;
+        Some(vec![name.to_owned()])
+    })
+}
+
+/// Whether any annotation offers to share an address, whatever key it names.
+pub fn has_sharing_key(service: &Service) -> bool {
+    stated(service, sharing_keys()).next().is_some()
+}
+
+/// A [`Wait`] for an annotation that says something that it cannot say.
+pub(super) fn invalid(message: String) -> Wait {
+    Wait::new(reasons::ANNOTATION_INVALID, message, Until::Edited)
+}
+
+/// A [`Wait`] for two wishes that exclude each other.
+pub(super) fn contradictory(message: String) -> Wait {
+    Wait::new(reasons::REQUEST_CONTRADICTORY, message, Until::Edited)
+}
+
+/// Those of the annotations that say something, and what.
+fn stated(
+    service: &Service,
+    names: impl IntoIterator<Item = &'static str>,
+) -> impl Iterator<Item = (&'static str, &str)> {
+    names.into_iter().filter_map(|name| Some((name, annotation(service, name)?)))
+}
+
+/// What the annotations say, each of which means the same, and the first that says it.
+fn agreed(
+    service: &Service,
+    names: impl IntoIterator<Item = &'static str>,
+) -> Result<Option<(&'static str, &str)>, Wait> {
+    let mut all = stated(service, names);
+    let Some((first, value)) = all.next() else { return Ok(None) };
+    match all.find(|(_, other)| *other != value) {
+        None => Ok(Some((first, value))),
+        Some((second, other)) => Err(contradictory(format!(
+            "{first} says {} and {second} says {}: let both say the same, or remove one",
+            quoted(value),
+            quoted(other)
+        ))),
+    }
+}
+
+/// The addresses that are asked for, at most one of each family of the Service.
+fn addresses(service: &Service) -> Result<Vec<IpAddr>, Wait> {
     let families = families(service);
     let mut asked: Vec<(IpAddr, &'static str)> = Vec::new();
     let from_spec = service.spec.as_ref().and_then(|spec| spec.load_balancer_ip.as_deref());
     if let Some(text) = from_spec.map(str::trim).filter(|text| !text.is_empty()) {
-        asked.push((address(text, "spec.loadBalancerIP")?, "spec.loadBalancerIP"));
+        ask(&mut asked, &families, text, FIELD)?;
     }
-    if let Some(list) = annotation(service, annotations::IPS) {
+    for (source, list) in stated(service, iter::once(annotations::IPS).chain(foreign::IPS)) {
         let texts: Vec<&str> = list.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
         if texts.len() > MOST_ADDRESSES {
             return Err(contradictory(format!(
-                "{} names {} addresses: name at most one of each family",
-                annotations::IPS,
+                "{source} names {} addresses: name at most one of each family",
                 texts.len()
             )));
         }
         for text in texts {
-            asked.push((address(text, annotations::IPS)?, annotations::IPS));
+            ask(&mut asked, &families, text, source)?;
         }
     }
-    let mut request = Request { addresses: Vec::new(), pools: pools(service) };
-    let mut sources: Vec<&'static str> = Vec::new();
-    for (address, source) in asked {
-        let family = Family::of(address);
-        if !families.contains(&family) {
-            return Err(Wait::new(
-                reasons::FAMILY_MISMATCH,
-                format!(
-                    "{source} asks for {address}, but the Service has no {family} address: name an address \
-                     of a family in spec.ipFamilies ({}), or change spec.ipFamilyPolicy",
-                    some_of(&families, 2)
-                ),
-                Until::Edited,
-            ));
-        }
-        match request.addresses.iter().position(|known| Family::of(*known) == family) {
-            None => {
-                request.addresses.push(address);
-                sources.push(source);
-            }
-            Some(at) if request.addresses[at] == address => {}
-            Some(at) => {
-                return Err(contradictory(format!(
-                    "{} asks for {} and {source} for {address}: ask for one {family} address",
-                    sources[at], request.addresses[at]
-                )));
-            }
-        }
-    }
-    Ok(request)
+    Ok(asked.into_iter().map(|(address, _)| address).collect())
 }
 
-fn contradictory(message: String) -> Wait {
-    Wait::new(reasons::REQUEST_CONTRADICTORY, message, Until::Edited)
+/// Adds one address to those that are asked for.
+fn ask(
+    asked: &mut Vec<(IpAddr, &'static str)>,
+    families: &[Family],
+    text: &str,
+    source: &'static str,
+) -> Result<(), Wait> {
+    let address = address(text, source)?;
+    let family = Family::of(address);
+    if !families.contains(&family) {
+        return Err(Wait::new(
+            reasons::FAMILY_MISMATCH,
+            format!(
+                "{source} asks for {address}, but the Service has no {family} address: name an address of a \
+                 family in spec.ipFamilies ({}), or change spec.ipFamilyPolicy",
+                some_of(families, 2)
+            ),
+            Until::Edited,
+        ));
+    }
+    match asked.iter().find(|(known, _)| Family::of(*known) == family) {
+        None => asked.push((address, source)),
+        Some((known, _)) if *known == address => {}
+        Some((known, first)) => {
+            let both = if *first == source {
+                format!("{source} asks for {known} and for {address}")
+            } else {
+                format!("{first} asks for {known} and {source} for {address}")
+            };
+            return Err(contradictory(format!("{both}: ask for one {family} address")));
+        }
+    }
+    Ok(())
 }
 
 fn address(text: &str, source: &str) -> Result<IpAddr, Wait> {
-    parse_address(text).map_err(|error| {
-        let said = match &error {
-            landfall_crds::address::RangeError::NotAnAddress(_) => {
-                format!("{source} says {}, which is not an IPv4 or IPv6 address", quoted(text))
-            }
-            other => format!("{source} says {}: {other}", quoted(text)),
-        };
-        Wait::new(reasons::ADDRESS_INVALID, said, Until::Edited)
-    })
+    let invalid = |message| Wait::new(reasons::ADDRESS_INVALID, message, Until::Edited);
+    match parse_address(text) {
+        // kube-vip takes it for a wish for DHCP, in the field as in its annotation.
+        Ok(address) if address.is_unspecified() => Err(invalid(format!(
+            "{source} says {address}, by which kube-vip leases an address by DHCP, but Landfall does not \
+             lease addresses by DHCP: name an address, or none to be given one from a pool"
+        ))),
+        Ok(address) => Ok(address),
+        Err(RangeError::Mapped(mapped)) => {
+            Err(invalid(format!("{source} says {}", RangeError::Mapped(mapped))))
+        }
+        Err(_) => Err(invalid(format!(
+            "{source} says {}, which is not an IPv4 or IPv6 address: write addresses such as 192.168.10.50 \
+             or fd00::50, at most one of each family, separated by commas",
+            quoted(text)
+        ))),
+    }
 }
 
-/// The pools that are asked for, in order of preference.
-pub fn pools(service: &Service) -> Option<Vec<String>> {
+/// The pools of our own annotation.
+fn own_pools(service: &Service) -> Option<Vec<String>> {
     let list = annotation(service, annotations::POOL)?;
     let mut seen = BTreeSet::new();
     let names: Vec<String> = list
@@ -148,79 +231,51 @@ pub fn pools(service: &Service) -> Option<Vec<String>> {
     (!names.is_empty()).then_some(names)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use k8s_openapi::api::core::v1::ServiceSpec;
-
-    fn service(families: &[&str], lb_ip: &str, ips: &str, pool: &str) -> Service {
-        let mut service = Service {
-            spec: Some(ServiceSpec {
-                ip_families: Some(families.iter().map(ToString::to_string).collect()),
-                load_balancer_ip: (!lb_ip.is_empty()).then(|| lb_ip.to_owned()),
-                ..ServiceSpec::default()
-            }),
-            ..Service::default()
-        };
-        let annotations = service.metadata.annotations.get_or_insert_default();
-        annotations.insert("landfall.dev/ips".into(), ips.into());
-        annotations.insert("landfall.dev/pool".into(), pool.into());
-        service
+/// The pools that are asked for, if all annotations mean the same. MetalLB's names one pool and no
+/// list, so ours may name no other beside it.
+fn agreed_pools(service: &Service) -> Result<Option<Vec<String>>, Wait> {
+    if let Some((source, name)) = agreed(service, foreign::POOL)?
+        && let Some(own) = own_pools(service)
+        && own != [name]
+    {
+        return Err(contradictory(format!(
+            "{} names {} and {source} names {}: name that pool alone in both, or remove one of the two",
+            annotations::POOL,
+            quoted(&own.join(",")),
+            quoted(name)
+        )));
     }
+    Ok(pools(service))
+}
 
-    #[test]
-    fn requests_are_read_from_the_field_and_the_annotations() {
-        for (families, lb_ip, ips, addresses) in [
-            (&["IPv4"][..], "", "", &[][..]),
-            (&["IPv4"], "10.0.0.1", "", &["10.0.0.1"]),
-            (&["IPv4"], " 10.0.0.1 ", " 10.0.0.1 , 10.0.0.1,", &["10.0.0.1"]),
-            (&["IPv4", "IPv6"], "10.0.0.1", "fd00::1", &["10.0.0.1", "fd00::1"]),
-            (&["IPv6", "IPv4"], "", "10.0.0.1,FD00:0::1", &["10.0.0.1", "fd00::1"]),
-        ] {
-            let request = read(&service(families, lb_ip, ips, "")).unwrap();
-            let expected: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-            assert_eq!(request.addresses, expected, "{lb_ip} {ips}");
-            assert_eq!(request.pools, None);
-        }
-        let request = read(&service(&["IPv4"], "", "", " b, a ,,b ")).unwrap();
-        assert_eq!(request.pools, Some(vec!["b".to_owned(), "a".to_owned()]));
+/// The annotations that name a sharing key.
+fn sharing_keys() -> impl Iterator<Item = &'static str> {
+    iter::once(annotations::SHARING_KEY).chain(foreign::SHARING_KEY)
+}
+
+fn sharing_key(service: &Service) -> Result<Option<String>, Wait> {
+    let Some((source, key)) = agreed(service, sharing_keys())? else { return Ok(None) };
+    let length = key.chars().count();
+    if length > LONGEST_KEY {
+        return Err(invalid(format!(
+            "{source} says {}, which has {length} characters: write at most {LONGEST_KEY}",
+            quoted(key)
+        )));
     }
+    Ok(Some(key.to_owned()))
+}
 
-    #[test]
-    fn bad_requests_say_what_is_wrong() {
-        let many = vec!["10.0.0.1"; 1000].join(",");
-        for (lb_ip, ips, reason, sentence) in [
-            ("web", "", "AddressInvalid", "spec.loadBalancerIP says 'web', which is not an IPv4"),
-            ("", "10.0.0.1;10.0.0.2", "AddressInvalid", "landfall.dev/ips says '10.0.0.1;10.0.0.2'"),
-            ("", "10.0.0.0/24", "AddressInvalid", "not an IPv4"),
-            ("", "010.0.0.1", "AddressInvalid", "not an IPv4"),
-            ("", "\u{661}\u{660}.0.0.1", "AddressInvalid", "not an IPv4"),
-            ("", "::ffff:10.0.0.1", "AddressInvalid", "write the IPv4 address"),
-            ("", "fd00::1", "FamilyMismatch", "the Service has no IPv6 address"),
-            ("", "10.0.0.1,10.0.0.2", "RequestContradictory", "ask for one IPv4 address"),
-            ("10.0.0.1", "10.0.0.2", "RequestContradictory", "spec.loadBalancerIP asks for 10.0.0.1 and"),
-            ("", many.as_str(), "RequestContradictory", "names 1000 addresses"),
-        ] {
-            let wait = read(&service(&["IPv4"], lb_ip, ips, "")).unwrap_err();
-            assert_eq!(wait.reason, reason, "{lb_ip} {ips}");
-            assert!(wait.message.contains(sentence), "{}", wait.message);
-        }
-    }
-
-    #[test]
-    fn an_address_in_hand_is_accepted_unless_another_is_asked_for() {
-        let held: IpAddr = "10.0.0.5".parse().unwrap();
-        for (ips, pools, accepted) in [
-            ("", "", true),
-            ("10.0.0.5", "", true),
-            ("10.0.0.6", "", false),
-            ("", "a,b", true),
-            ("", "b", false),
-            ("10.0.0.5", "b", true),
-            ("fd00::1", "", true),
-        ] {
-            let request = read(&service(&["IPv4", "IPv6"], "", ips, pools)).unwrap();
-            assert_eq!(request.accepts(held, Some("a")), accepted, "{ips} {pools}");
-        }
+fn reserve(service: &Service) -> Result<bool, Wait> {
+    match annotation(service, annotations::RESERVE) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(invalid(format!(
+            "{} says {}: write 'true' to keep the address for this Service's name, or 'false'",
+            annotations::RESERVE,
+            quoted(other)
+        ))),
     }
 }
+
+#[cfg(test)]
+mod tests;

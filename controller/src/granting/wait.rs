@@ -28,6 +28,8 @@ pub mod reasons {
     pub const NODE_ADDRESS: &str = "NodeAddress";
     /// An address was asked for in a family that the Service does not have.
     pub const FAMILY_MISMATCH: &str = "FamilyMismatch";
+    /// An annotation says something that it cannot say; the message names it and what to write.
+    pub const ANNOTATION_INVALID: &str = "AnnotationInvalid";
     /// Two things that were asked for exclude each other.
     pub const REQUEST_CONTRADICTORY: &str = "RequestContradictory";
 }
