@@ -10,6 +10,7 @@ pub mod internal;
 pub mod plan;
 pub mod pool_status;
 pub mod request;
+pub mod source_ranges;
 pub mod verdict;
 pub mod wait;
 
