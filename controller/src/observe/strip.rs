@@ -7,10 +7,16 @@ use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Service, ServiceSpe
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
+use landfall_crds::names::annotations::{foreign, internal};
 use landfall_crds::names::{GROUP, labels};
+
+use crate::granting::request::has_sharing_key;
 
 /// Annotations that clouds and kube-proxy define for Services begin with this.
 const SERVICE_ANNOTATIONS: &str = "service.";
+
+/// Annotations of Google that begin otherwise.
+const GOOGLE: [&str; 2] = [internal::GKE, internal::GKE_LEGACY];
 
 /// Strips what nobody reads of any object: who wrote which field when, and what kubectl remembers.
 pub(crate) fn metadata<K: Resource>(object: &mut K) {
@@ -20,15 +26,17 @@ pub(crate) fn metadata<K: Resource>(object: &mut K) {
 }
 
 /// Of a Service that is no load balancer only what tells that it was one, or is to be a load balancer no
-/// more; of one that is, all but what pods are behind it and what other tools note on it.
+/// more, and the external addresses that nobody else may have; of one that is, all but what other tools
+/// note on it and what pods are behind it, which counts only where it offers to share its address.
 pub(crate) fn service(service: &mut Service) {
     metadata(service);
-    keep_annotations(&mut service.metadata, |key| {
-        key.starts_with(GROUP) || key.starts_with(SERVICE_ANNOTATIONS)
-    });
+    keep_annotations(&mut service.metadata, is_read_of_services);
+    let shares = has_sharing_key(service);
     let Some(spec) = &mut service.spec else { return };
     match spec.type_.as_deref() {
-        Some("LoadBalancer") => spec.selector = None,
+        Some("LoadBalancer") => {
+            spec.selector.take_if(|_| !shares);
+        }
         Some("ExternalName") => {
             *spec = ServiceSpec {
                 type_: spec.type_.take(),
@@ -38,9 +46,21 @@ pub(crate) fn service(service: &mut Service) {
         }
         _ => {
             service.metadata.labels = None;
-            *spec = ServiceSpec { type_: spec.type_.take(), ..ServiceSpec::default() };
+            *spec = ServiceSpec {
+                type_: spec.type_.take(),
+                external_ips: spec.external_ips.take(),
+                ..ServiceSpec::default()
+            };
         }
     }
+}
+
+/// Whether some decision reads this annotation of a Service.
+fn is_read_of_services(key: &str) -> bool {
+    let alike = [&foreign::IPS[..], &foreign::POOL, &foreign::SHARING_KEY, &GOOGLE];
+    key.starts_with(GROUP)
+        || key.starts_with(SERVICE_ANNOTATIONS)
+        || alike.iter().any(|keys| keys.contains(&key))
 }
 
 /// Of a Node its name and labels, whether it is cordoned or tainted, its addresses, the ranges of its
@@ -144,6 +164,70 @@ mod tests {
             json!({ "name": "web", "uid": "u", "resourceVersion": "7", "finalizers": ["x/y"], "labels": { "team": "a" },
                 "annotations": { "landfall.dev/ips": "192.0.2.1", "service.beta.kubernetes.io/load-balancer-source-ranges": "10.0.0.0/8" } })
         );
+    }
+
+    #[test]
+    fn a_service_keeps_the_annotations_that_some_decision_reads() {
+        use landfall_crds::names::annotations;
+        let read = [
+            &[annotations::IPS, annotations::POOL, annotations::SHARING_KEY, annotations::RESERVE][..],
+            &[annotations::ADOPT, annotations::EXPOSE, annotations::SOURCE_RANGES],
+            &foreign::IPS,
+            &foreign::POOL,
+            &foreign::SHARING_KEY,
+            &internal::ALL,
+        ]
+        .concat();
+        let others = [
+            "metallb.io/ip-allocated-from-pool",
+            "metallb.universe.tf/ip-allocated-from-pool",
+            "lbipam.cilium.io/sharing-cross-namespace",
+            "kube-vip.io/vipHost",
+            "networking.gke.io/internal-load-balancer-subnet",
+            "cloud.google.com/neg",
+            "kubectl.kubernetes.io/last-applied-configuration",
+        ];
+        for type_ in ["LoadBalancer", "NodePort", "ClusterIP", "ExternalName"] {
+            let all: BTreeMap<&str, &str> = read.iter().chain(&others).map(|key| (*key, "x")).collect();
+            let rest =
+                stripped(json!({ "metadata": { "annotations": all }, "spec": { "type": type_ } }), service);
+            let expected: BTreeMap<&str, &str> = read.iter().map(|key| (*key, "x")).collect();
+            assert_eq!(rest["metadata"]["annotations"], json!(expected), "{type_}");
+        }
+    }
+
+    #[test]
+    fn the_selector_is_kept_only_of_a_load_balancer_that_offers_to_share() {
+        let ours = landfall_crds::names::annotations::SHARING_KEY;
+        let keys: Vec<&str> = [ours].into_iter().chain(foreign::SHARING_KEY).collect();
+        for type_ in ["LoadBalancer", "NodePort", "ClusterIP", "ExternalName"] {
+            let selector = |annotations: Value| {
+                let spec = json!({ "type": type_, "selector": { "app": "web" } });
+                let rest =
+                    stripped(json!({ "metadata": { "annotations": annotations }, "spec": spec }), service);
+                rest["spec"].get("selector").cloned()
+            };
+            for key in &keys {
+                let kept = (type_ == "LoadBalancer").then(|| json!({ "app": "web" }));
+                assert_eq!(selector(json!({ *key: "k" })), kept, "{type_} {key}");
+                assert_eq!(selector(json!({ *key: " " })), None, "{type_} {key}");
+            }
+            assert_eq!(selector(json!({ "landfall.dev/pool": "a" })), None, "{type_}");
+        }
+    }
+
+    #[test]
+    fn external_addresses_are_kept_of_every_type_that_has_them() {
+        for (type_, kept) in
+            [("LoadBalancer", true), ("NodePort", true), ("ClusterIP", true), ("ExternalName", false)]
+        {
+            let rest = stripped(
+                json!({ "metadata": {}, "spec": { "type": type_, "externalIPs": ["192.0.2.9"] } }),
+                service,
+            );
+            let expected = kept.then(|| json!(["192.0.2.9"]));
+            assert_eq!(rest["spec"].get("externalIPs"), expected.as_ref(), "{type_}");
+        }
     }
 
     #[test]
