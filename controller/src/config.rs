@@ -40,6 +40,11 @@ pub struct Options {
     #[arg(long, env = "LANDFALL_DEFAULT_CLASS", value_name = "BOOL", default_value_t = true, global = true,
           action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub default_class: bool,
+    /// Whether an IPPool without spec.namespaceSelector serves no namespace instead of all, so that none may
+    /// use a pool until it is selected.
+    #[arg(long, env = "LANDFALL_DEFAULT_DENY", value_name = "BOOL", default_value_t = false, global = true,
+          action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub default_deny: bool,
     /// Whether to write only while holding the Lease, so that several replicas can run.
     #[arg(long, env = "LANDFALL_LEADER_ELECT", value_name = "BOOL", default_value_t = true, global = true,
           action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]

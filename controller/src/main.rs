@@ -77,6 +77,7 @@ fn log(options: &Options) -> anyhow::Result<()> {
 fn mind(options: &Options) -> Mind {
     Mind::new(mind::Config {
         default_class: options.default_class,
+        default_deny: options.default_deny,
         withdrawal_bound: options.withdrawal_bound,
         ..mind::Config::default()
     })

@@ -20,6 +20,7 @@
 
 mod absorb;
 mod explain;
+mod history;
 mod lost;
 mod outcome;
 pub(crate) mod pending;
@@ -35,20 +36,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use landfall_crds::{ClaimRef, IPPool, Speaker, VirtualIP, names};
 
 use crate::effects::{Effect, Note, Outcome};
 use crate::granting::book::AddressBook;
 use crate::granting::plan::{Lost, View};
+use crate::granting::usage::Usage;
 use crate::granting::verdict::Classes;
 use crate::ranking::Loads;
+use crate::world::cluster_ranges::ServiceRanges;
 use crate::world::endpoints::Endpoints;
+use crate::world::namespaces::Namespaces;
 use crate::world::nodes::Nodes;
 use crate::world::store::Store;
 use crate::world::virtual_ips::VirtualIps;
 pub use explain::Explanation;
+use history::History;
 use pending::Pending;
 use subject::Subject;
 use waiting::Waiting;
@@ -73,6 +79,8 @@ pub enum Event {
     VirtualIp(Change<VirtualIP>),
     Speaker(Change<Speaker>),
     Node(Change<Node>),
+    Namespace(Change<Namespace>),
+    ServiceCidr(Change<ServiceCIDR>),
     EndpointSlice(Change<EndpointSlice>),
     /// The writer has tried an effect. A success carries the object as the API server now holds it,
     /// so that the next step need not wait for the watch. Every effect that was wanted while leading
@@ -107,6 +115,8 @@ pub struct Config {
     pub class: String,
     /// Whether Services without a class are ours.
     pub default_class: bool,
+    /// Whether a pool without a namespace selector serves no namespace instead of all.
+    pub default_deny: bool,
     /// How long a release waits for the announcer to confirm that it stopped.
     pub withdrawal_bound: Duration,
     /// How long an address may be unanswered before its Service says so. Longer than any failover, so
@@ -123,6 +133,7 @@ impl Default for Config {
         Self {
             class: names::LOAD_BALANCER_CLASS.to_owned(),
             default_class: true,
+            default_deny: false,
             withdrawal_bound: Duration::from_secs(10),
             announce_grace: Duration::from_secs(5),
             conditions_pace: Duration::from_secs(1),
@@ -148,6 +159,8 @@ pub struct Mind {
     classes: Classes,
     /// Counts the events, so that "before" and "after" mean something without a clock.
     step: u64,
+    /// The time of the latest event, as people read it.
+    wall: Timestamp,
     leading: bool,
     was_acting: bool,
 
@@ -155,6 +168,8 @@ pub struct Mind {
     vips: VirtualIps,
     nodes: Nodes,
     endpoints: Endpoints,
+    namespaces: Namespaces,
+    service_ranges: ServiceRanges,
     pools_listed: bool,
     /// Services that the API server said are gone, and the step in which it was asked.
     gone: BTreeMap<ClaimRef, u64>,
@@ -163,11 +178,14 @@ pub struct Mind {
     absent: BTreeMap<IpAddr, u64>,
 
     book: AddressBook,
+    usage: Usage,
     loads: Loads,
     lost: Lost,
     /// Claims that are being written, both ways.
     claiming: BTreeMap<ClaimRef, BTreeSet<IpAddr>>,
     claimant_of: BTreeMap<IpAddr, ClaimRef>,
+    /// The sharing keys of claims that are being written.
+    sharing: BTreeMap<IpAddr, String>,
     unclaimed: BTreeMap<IpAddr, Unclaimed>,
     /// The highest placement epoch that was ever seen or given.
     last_epoch: i64,
@@ -186,6 +204,8 @@ pub struct Mind {
     told: BTreeSet<String>,
     /// When each pool's addresses were last counted.
     pool_counted: BTreeMap<String, Instant>,
+    /// What is to be noted of past holders.
+    history: History,
     /// Releases that go on without a history, because it was refused.
     without_history: BTreeSet<IpAddr>,
 }
@@ -197,20 +217,25 @@ impl Mind {
             classes: Classes { name: config.class.clone(), default: config.default_class },
             config,
             step: 0,
+            wall: Timestamp::UNIX_EPOCH,
             leading: false,
             was_acting: false,
             services: Store::default(),
             vips: VirtualIps::default(),
             nodes: Nodes::default(),
             endpoints: Endpoints::default(),
+            namespaces: Namespaces::default(),
+            service_ranges: ServiceRanges::default(),
             pools_listed: false,
             gone: BTreeMap::new(),
             absent: BTreeMap::new(),
             book: AddressBook::default(),
+            usage: Usage::default(),
             loads: Loads::default(),
             lost: Lost::new(),
             claiming: BTreeMap::new(),
             claimant_of: BTreeMap::new(),
+            sharing: BTreeMap::new(),
             unclaimed: BTreeMap::new(),
             last_epoch: 0,
             pending: Pending::default(),
@@ -221,6 +246,7 @@ impl Mind {
             conditions_written: BTreeMap::new(),
             told: BTreeSet::new(),
             pool_counted: BTreeMap::new(),
+            history: History::default(),
             without_history: BTreeSet::new(),
         }
     }
@@ -228,12 +254,15 @@ impl Mind {
     /// Takes in an event and appends what is to be done now.
     pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
         self.step += 1;
+        self.wall = now.wall;
         match event {
             Event::Service(change) => self.on_services(change),
             Event::Pool(change) => self.on_pools(change),
             Event::VirtualIp(change) => self.on_virtual_ips(now, change),
             Event::Speaker(change) => self.on_speakers(change),
             Event::Node(change) => self.on_nodes(change),
+            Event::Namespace(change) => self.on_namespaces(change),
+            Event::ServiceCidr(change) => self.on_service_cidrs(change),
             Event::EndpointSlice(change) => self.on_endpoint_slices(change),
             Event::Done { effect, outcome } => self.on_done(now, &effect, outcome, out),
             Event::Leading(leading) => self.leading = leading,
@@ -254,6 +283,7 @@ impl Mind {
             && self.pools_listed
             && self.nodes.speakers_listed
             && self.nodes.nodes_listed
+            && self.namespaces.listed
             && self.endpoints.listed
     }
 
@@ -291,7 +321,7 @@ impl Mind {
                 }
                 continue;
             }
-            match self.waiting.next_to_wake(&self.book) {
+            match self.next_to_wake() {
                 Some(key) => self.mark(Subject::Service(key)),
                 None => break,
             }
@@ -303,6 +333,7 @@ impl Mind {
         self.pending = Pending::default();
         self.dirty.clear();
         self.waiting = Waiting::default();
+        self.history = History::default();
         for address in self.claimant_of.keys().copied().collect::<Vec<_>>() {
             self.forget_claiming(address);
         }
@@ -352,7 +383,17 @@ impl Mind {
     }
 
     fn view(&self) -> View<'_> {
-        View { book: &self.book, vips: &self.vips, claiming: &self.claiming, lost: &self.lost }
+        View {
+            book: &self.book,
+            vips: &self.vips,
+            claiming: &self.claiming,
+            lost: &self.lost,
+            sharing: &self.sharing,
+            namespaces: &self.namespaces,
+            usage: &self.usage,
+            default_deny: self.config.default_deny,
+            now: self.wall,
+        }
     }
 
     /// Wants an effect, and the notes once it is done.

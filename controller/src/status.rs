@@ -1,20 +1,20 @@
-//! What a Service's status says: the addresses and our two conditions.
+//! What a Service's status says: the addresses and our conditions.
 
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use landfall_crds::address::Family;
-use landfall_crds::names::conditions::{ADDRESS_CONFLICT, GRANTED, SERVICE_ANNOUNCED};
+use landfall_crds::names::conditions::{ADDRESS_CONFLICT, EXTERNAL_IP_CONFLICT, GRANTED, SERVICE_ANNOUNCED};
 use landfall_crds::{TrafficPolicy, VirtualIP};
 
 use crate::conditions::{Wanted, find};
-use crate::granting::book::AddressBook;
 use crate::granting::plan::{FamilyPlan, Plan, Slot};
 use crate::granting::wait::{reasons, some_of};
+use crate::granting::{ServiceKey, named};
 
 /// The condition types that are ours on a Service.
-pub const OURS: [&str; 2] = [GRANTED, SERVICE_ANNOUNCED];
+pub const OURS: [&str; 3] = [GRANTED, SERVICE_ANNOUNCED, EXTERNAL_IP_CONFLICT];
 
 /// Reasons of the condition `landfall.dev/Announced`.
 pub mod announced {
@@ -26,6 +26,8 @@ pub mod announced {
     pub const NO_CANDIDATES: &str = "NoCandidates";
     /// The traffic policy is Local and no node has an endpoint.
     pub const NO_ENDPOINT: &str = "NoEndpoint";
+    /// The pool requires source ranges, and the Service has given up those that it had.
+    pub const SOURCE_RANGES_REQUIRED: &str = "SourceRangesRequired";
     /// Another station of the LAN uses some address.
     pub const ADDRESS_CONFLICT: &str = "AddressConflict";
 }
@@ -48,13 +50,8 @@ pub fn conditions_of(service: &Service) -> &[Condition] {
     service.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default()
 }
 
-/// `landfall.dev/Granted`.
-pub fn granted(
-    plan: &Plan,
-    service: &Service,
-    book: &AddressBook,
-    pool_of: impl Fn(IpAddr) -> Option<String>,
-) -> Wanted {
+/// `landfall.dev/Granted`. `origin` tells where an address comes from, in words.
+pub fn granted(plan: &Plan, service: &Service, origin: impl Fn(IpAddr) -> String) -> Wanted {
     let held = plan.held();
     let prefers = service.spec.as_ref().and_then(|spec| spec.ip_family_policy.as_deref());
     let is_bonus = |family: &FamilyPlan| {
@@ -62,7 +59,7 @@ pub fn granted(
     };
     let has_what_can_be_had =
         !held.is_empty() && prefers == Some("PreferDualStack") && plan.families.iter().all(is_bonus);
-    let origins = held.iter().map(|address| origin(*address, pool_of(*address).as_deref(), book));
+    let origins = held.iter().map(|address| origin(*address));
     if let Some(wait) = plan.waits().next() {
         if has_what_can_be_had {
             let message = format!("{}; {}", some_of(origins, 2), wait.message);
@@ -76,19 +73,6 @@ pub fn granted(
         return Wanted::new(GRANTED, false, wait.reason, message);
     }
     Wanted::new(GRANTED, true, reasons::GRANTED, some_of(origins, 2))
-}
-
-fn origin(address: IpAddr, pool: Option<&str>, book: &AddressBook) -> String {
-    match pool {
-        None => format!("{address}"),
-        Some(name) if book.pool(name).is_none() => {
-            format!("{address} (pool {name} is gone; address kept)")
-        }
-        Some(name) if book.pool_of(address) != Some(name) => {
-            format!("{address} (no longer in pool {name}; address kept)")
-        }
-        Some(name) => format!("{address} from pool {name}"),
-    }
 }
 
 /// Whether the address in the status was written by us: it is written together with both conditions,
@@ -145,6 +129,27 @@ pub fn announcement<'a>(
         }
     }
     missing.map_or(Announcement::Announced, Announcement::Missing)
+}
+
+/// An address that is kept but not announced, for want of source ranges.
+pub fn withheld(address: IpAddr) -> Announcement {
+    Announcement::Impossible {
+        reason: announced::SOURCE_RANGES_REQUIRED,
+        message: format!(
+            "{address} is kept but not announced, since its pool requires source ranges and the Service has none any \
+             more: set spec.loadBalancerSourceRanges"
+        ),
+    }
+}
+
+/// `landfall.dev/ExternalIPConflict`, true, reason of the same name.
+pub fn external_ip_conflict(address: IpAddr, by: &ServiceKey) -> Wanted {
+    let message = format!(
+        "Service {} lists {address} in spec.externalIPs, so traffic to it from inside the cluster may go there: have \
+         the entry removed",
+        named(by)
+    );
+    Wanted::new(EXTERNAL_IP_CONFLICT, true, "ExternalIPConflict", message)
 }
 
 fn impossible(address: IpAddr, policy: TrafficPolicy, has_speakers: bool) -> Announcement {

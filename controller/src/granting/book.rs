@@ -40,15 +40,36 @@ pub struct Pool {
     pub object: Arc<IPPool>,
     /// What its spec holds.
     pub grantable: AddressSet,
-    /// Its own part: without what older pools hold.
+    /// Its own part: without what older pools hold and what the cluster uses inside.
     pub own: AddressSet,
     /// The pools that it overlaps, each with some of what they share.
     pub overlaps: Vec<(String, AddressSet)>,
+    /// What of it the cluster uses inside for Services or pods.
+    pub cluster: Vec<(ClusterUse, AddressSet)>,
     /// Entries of its spec that are no ranges.
     pub errors: Vec<RangeError>,
     /// Fields of its spec that are not enforced, so that it is not used.
     pub not_implemented: Vec<&'static str>,
-    free: AddressSet,
+    pub(super) free: AddressSet,
+}
+
+/// What the cluster itself uses addresses for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClusterUse {
+    /// ClusterIPs of Services.
+    Services,
+    /// Pods.
+    Pods,
+}
+
+impl ClusterUse {
+    /// As it stands in sentences.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Services => "Service",
+            Self::Pods => "pod",
+        }
+    }
 }
 
 impl Pool {
@@ -72,6 +93,8 @@ pub struct AddressBook {
     /// The pools' own parts, by first address: last address and pool. No two overlap.
     ranges: BTreeMap<IpAddr, (IpAddr, String)>,
     holders: BTreeMap<IpAddr, Vec<Holder>>,
+    /// The ranges that the cluster uses inside.
+    cluster: BTreeMap<ClusterUse, AddressSet>,
     /// How often the last free address of a family of some pool was taken.
     exhaustions: u64,
 }
@@ -97,6 +120,7 @@ impl AddressBook {
                 grantable,
                 own: AddressSet::new(),
                 overlaps: Vec::new(),
+                cluster: Vec::new(),
                 errors,
                 not_implemented,
                 free: AddressSet::new(),
@@ -111,6 +135,22 @@ impl AddressBook {
         if self.pools.remove(name).is_some() {
             self.redraw();
         }
+    }
+
+    /// Notes the ranges that the cluster uses inside, of which nothing is granted. Returns whether they
+    /// have changed.
+    pub fn set_cluster(&mut self, ranges: ClusterUse, set: AddressSet) -> bool {
+        if self.cluster.get(&ranges).map_or(set.is_empty(), |known| *known == set) {
+            return false;
+        }
+        self.cluster.insert(ranges, set);
+        self.redraw();
+        true
+    }
+
+    /// What the cluster uses the address for, if its range is known.
+    pub fn cluster_use(&self, address: IpAddr) -> Option<ClusterUse> {
+        self.cluster.iter().find(|(_, set)| set.contains(address)).map(|(ranges, _)| *ranges)
     }
 
     /// Draws the borders between pools anew: where two overlap, the older keeps what they share.
@@ -146,6 +186,14 @@ impl AddressBook {
                 }
             }
             older.union(&pool.grantable);
+            pool.cluster.clear();
+            for (ranges, set) in &self.cluster {
+                let shared = pool.grantable.intersection(set);
+                if !shared.is_empty() {
+                    pool.own.subtract(&shared);
+                    pool.cluster.push((*ranges, shared));
+                }
+            }
             pool.free = pool.own.clone();
             for range in pool.own.ranges() {
                 self.ranges.insert(range.first(), (range.last(), name.clone()));

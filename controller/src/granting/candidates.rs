@@ -3,16 +3,18 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
+use landfall_crds::Claim;
 use landfall_crds::address::Family;
 
 use super::ServiceKey;
 use super::book::Holder;
-use super::choice::obstacle;
+use super::choice::{Seeking, are_beside, asker, obstacle};
 use super::plan::View;
 use super::request::Request;
+use super::rules::scope_serves;
 use super::verdict::{addresses, has_our_finalizer};
 use crate::status::is_shown_by_us;
-use crate::world::virtual_ips::{claim_of, key_of_claim};
+use crate::world::virtual_ips::{claim_in, claim_of, key_of_claim};
 
 /// An address that the Service has or had.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub(super) struct Candidate {
     pub(super) claimed: bool,
     /// It is what is asked for.
     pub(super) fits: bool,
+    /// It must be given up even for nothing: an internal load balancer was asked for, and it may be public.
+    pub(super) forbidden: bool,
     /// The status shows it.
     pub(super) in_status: bool,
     /// When the VirtualIP was created, in seconds since the epoch.
@@ -50,14 +54,18 @@ pub(super) fn candidates(
     family: Family,
 ) -> Vec<Candidate> {
     let in_status = addresses(service);
-    let fits = |address: IpAddr, pool: Option<&str>| {
-        request.is_none_or(|request| {
-            request.accepts(address, pool) || request.accepts(address, view.book.pool_of(address))
-        })
+    let judge = |address: IpAddr, pool: Option<&str>, claim: Option<&Claim>| {
+        let Some(request) = request else { return (true, false) };
+        let accepted = request.accepts(address, pool) || request.accepts(address, view.book.pool_of(address));
+        let in_scope = is_in_scope(view, service, key, request, pool, claim);
+        (accepted && in_scope, request.internal && !in_scope)
     };
     let of_another = |address: IpAddr| {
         let holders = view.book.holders(address);
-        !in_status.contains(&address) && holders.iter().any(|holder| matches!(holder, Holder::Status(_)))
+        !in_status.contains(&address)
+            && holders
+                .iter()
+                .any(|holder| matches!(holder, Holder::Status(by) if !are_beside(view, address, key, by)))
     };
     let mut candidates: Vec<Candidate> = view
         .vips
@@ -65,10 +73,12 @@ pub(super) fn candidates(
         .filter(|address| Family::of(*address) == family && !of_another(*address))
         .filter_map(|address| {
             let vip = view.vips.get(address)?;
+            let (fits, forbidden) = judge(address, vip.spec.pool.as_deref(), claim_of(vip, key));
             Some(Candidate {
                 address,
                 claimed: true,
-                fits: fits(address, vip.spec.pool.as_deref()),
+                fits,
+                forbidden,
                 in_status: in_status.contains(&address),
                 born: vip.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second()),
             })
@@ -76,32 +86,54 @@ pub(super) fn candidates(
         .collect();
     let claims_any = !candidates.is_empty();
     let lost = view.lost.get(key);
-    let is_lost = |address: IpAddr| lost.is_some_and(|lost| lost.contains_key(&address));
     let of_lost = lost.into_iter().flat_map(|lost| lost.keys().copied());
     let mut unclaimed: Vec<IpAddr> =
         in_status.iter().copied().chain(of_lost).filter(|address| Family::of(*address) == family).collect();
     unclaimed.sort_unstable();
     unclaimed.dedup();
+    let seeking =
+        Seeking { service, key, sharing_key: request.and_then(|request| request.sharing_key.as_deref()) };
     for address in unclaimed {
         if candidates.iter().any(|known| known.address == address) {
             continue;
         }
         let pool = view.book.pool_of(address);
+        let lost = lost.and_then(|lost| lost.get(&address));
         let vanished = has_our_finalizer(service)
-            && (is_lost(address) && !claims_any && (pool.is_some() || in_status.contains(&address))
+            && (lost.is_some() && !claims_any && (pool.is_some() || in_status.contains(&address))
                 || in_status.contains(&address) && is_shown_by_us(service, address));
-        let fits = fits(address, pool);
+        let claim = lost.and_then(|lost| claim_in(&lost.spec.claims, key));
+        let (fits, forbidden) = judge(address, pool, claim);
         // In a pool, what the status shows may be known to the other controller only.
         let may_be_claimed = pool.is_some() && fits && in_status.contains(&address);
-        if (vanished || may_be_claimed) && obstacle(view.book, view.vips, key, address, vanished).is_none() {
+        if (vanished || may_be_claimed) && obstacle(view, &seeking, address, vanished).is_none() {
             candidates.push(Candidate {
                 address,
                 claimed: false,
                 fits,
+                forbidden,
                 in_status: in_status.contains(&address),
                 born: i64::MAX,
             });
         }
     }
     candidates
+}
+
+/// Whether an address in hand still is of the kind that is asked for, internal or not. An edit of the pool
+/// changes nothing about that, only one of the Service.
+fn is_in_scope(
+    view: View<'_>,
+    service: &Service,
+    key: &ServiceKey,
+    request: &Request,
+    pool: Option<&str>,
+    claim: Option<&Claim>,
+) -> bool {
+    let Some(terms) = claim.and_then(|claim| claim.terms.as_ref()) else { return true };
+    terms.internal == request.internal
+        || pool.and_then(|name| Some((name, view.book.pool(name)?))).is_some_and(|(name, pool)| {
+            let names_it = asker(view, service, key, request, name, pool).names_it;
+            scope_serves(pool.object.spec.scope, request.internal, names_it)
+        })
 }

@@ -2,16 +2,20 @@
 
 use std::net::IpAddr;
 
-use landfall_crds::VirtualIP;
-use landfall_crds::address::Family;
+use k8s_openapi::api::core::v1::Service;
+use landfall_crds::address::{AddressRange, Family};
+use landfall_crds::{Scope, VirtualIP};
 
-use super::book::{AddressBook, Holder, Pool};
+use super::book::{Holder, Pool};
+use super::plan::View;
 use super::request::Request;
-use super::wait::{Until, Wait, quoted, reasons, some_of};
+use super::reservation::{is_for, live, rests_until};
+use super::rules::{Asker, Refused, has_quota, names, serves, why_not_ready};
+use super::sharing::{Party, fits};
+use super::source_ranges::has_source_ranges;
+use super::wait::{Until, Wait, reasons, some_of};
 use super::{ServiceKey, named};
-use crate::world::virtual_ips::{
-    VirtualIps, claim_of, is_deleting, is_reserved_for_another, key_of_claim, last_holder,
-};
+use crate::world::virtual_ips::{claim_of, is_deleting, is_tenants, key_of_claim, last_holder};
 
 /// At most so many pools are named in one message.
 const MOST_NAMED: usize = 8;
@@ -25,106 +29,205 @@ pub struct Chosen {
     pub pool: Option<String>,
 }
 
-/// Chooses an address of `family` for `service`: the one that is asked for; else one that it has held
-/// or that is kept for it; else the lowest free one of the best pool.
+/// A Service that an address is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeker<'a> {
+    /// What it is decided on.
+    pub view: View<'a>,
+    /// The Service.
+    pub service: &'a Service,
+    /// Its name.
+    pub key: &'a ServiceKey,
+    /// What it asks for.
+    pub request: &'a Request,
+    /// Pools from which it is being given an address in another family.
+    pub given: &'a [String],
+    /// The address that it gives up for the new one.
+    pub instead_of: Option<IpAddr>,
+}
+
+impl Seeker<'_> {
+    /// Whether the pool gives the Service an address: this one, or any.
+    ///
+    /// # Errors
+    /// It does not, for the reason given.
+    pub(super) fn is_served_by(
+        &self,
+        name: &str,
+        pool: &Pool,
+        address: Option<IpAddr>,
+    ) -> Result<(), Refused> {
+        if !pool.is_ready() {
+            let text = format!("grants nothing ({})", why_not_ready(pool));
+            return Err(Refused { reason: reasons::POOL_NOT_READY, text });
+        }
+        serves(pool, &self.asker(name, pool), self.view.default_deny)?;
+        let namespace = &self.key.namespace;
+        let uses = |address: IpAddr| self.view.usage.counts(address, name, namespace);
+        if address.is_some_and(uses) {
+            return Ok(());
+        }
+        let given = self.given.iter().filter(|from| *from == name).count();
+        let goes = i64::from(self.instead_of.is_some_and(uses));
+        has_quota(name, pool, namespace, self.view.usage, i64::try_from(given).unwrap_or(i64::MAX) - goes)
+    }
+
+    /// How the Service looks to the rules of a pool.
+    pub(super) fn asker(&self, name: &str, pool: &Pool) -> Asker<'_> {
+        asker(self.view, self.service, self.key, self.request, name, pool)
+    }
+}
+
+/// How a Service looks to the rules of a pool.
+pub(super) fn asker<'a>(
+    view: View<'a>,
+    service: &'a Service,
+    key: &'a ServiceKey,
+    request: &Request,
+    name: &str,
+    pool: &Pool,
+) -> Asker<'a> {
+    Asker {
+        key,
+        labels: service.metadata.labels.as_ref(),
+        namespace: view.namespaces.get(&key.namespace),
+        internal: request.internal,
+        source_ranges: pool.object.spec.require_source_ranges && has_source_ranges(service),
+        names_it: request.internal
+            && pool.object.spec.scope == Scope::Any
+            && (request.pools.iter().flatten().any(|asked| asked == name)
+                || request.addresses.iter().any(|asked| pool.grantable.contains(*asked))),
+    }
+}
+
+/// Chooses an address of `family`: the one that is asked for; else one that the Service has held or that
+/// is kept for it; else one that it can share; else the lowest free one of the best pool.
 ///
 /// # Errors
 /// There is none, for the reason given.
-pub fn choose(
-    book: &AddressBook,
-    vips: &VirtualIps,
-    service: &ServiceKey,
-    request: &Request,
-    family: Family,
-) -> Result<Chosen, Wait> {
-    if let Some(address) = request.address(family) {
-        return asked(book, vips, service, request, address);
+pub fn choose(seeker: &Seeker<'_>, family: Family) -> Result<Chosen, Wait> {
+    if let Some(address) = seeker.request.address(family) {
+        return asked(seeker, address);
     }
-    if let Some(own) = own(book, vips, service, request, family) {
+    if let Some(own) = own(seeker, family) {
         return Ok(own);
     }
-    match &request.pools {
-        Some(names) => from_named(book, names, family),
-        None => from_any(book, family),
+    if let Some(shared) = shared(seeker, family) {
+        return Ok(shared);
+    }
+    match &seeker.request.pools {
+        Some(names) => from_named(seeker, names, family),
+        None => from_any(seeker, family),
     }
 }
 
 /// The address that is asked for, if it can be had.
-fn asked(
-    book: &AddressBook,
-    vips: &VirtualIps,
-    service: &ServiceKey,
-    request: &Request,
-    address: IpAddr,
-) -> Result<Chosen, Wait> {
+fn asked(seeker: &Seeker<'_>, address: IpAddr) -> Result<Chosen, Wait> {
+    let book = seeker.view.book;
     let Some((name, pool)) = book.pool_of(address).and_then(|name| Some((name, book.pool(name)?))) else {
-        let excluded = book.pools().find(|(_, pool)| is_excluded(pool, address));
-        let why = match excluded {
-            Some((name, _)) => format!("pool {name} excludes it"),
-            None => "no IPPool holds it".to_owned(),
-        };
-        let message =
-            format!("{address} is asked for, but {why}: ask for another address, or add it to a pool");
-        return Err(Wait::new(reasons::ADDRESS_NOT_IN_POOL, message, Until::Edited));
+        return Err(in_no_pool(seeker, address));
     };
-    if let Some(names) = &request.pools
-        && !names.iter().any(|wanted| wanted == name)
+    if let Some(asked) = &seeker.request.pools
+        && !asked.iter().any(|wanted| wanted == name)
     {
         let message = format!(
             "{address} is asked for, but it lies in pool {name} and not in {}: ask for an address of that \
              pool, or remove one of the two wishes",
-            some_of(names.iter().map(|name| quoted(name)), MOST_NAMED)
+            names(asked)
         );
         return Err(Wait::new(reasons::ADDRESS_NOT_IN_POOL, message, Until::Edited));
     }
-    if !pool.is_ready() {
-        return Err(Wait::new(
-            reasons::POOL_NOT_READY,
-            format!("{address} is asked for, but pool {name} grants nothing: {}", why_not_ready(pool)),
-            Until::Edited,
-        ));
+    if let Err(Refused { reason, text }) = seeker.is_served_by(name, pool, Some(address)) {
+        let until = match reason {
+            reasons::QUOTA_EXCEEDED => {
+                Until::Any { family: Family::of(address), pools: Some(vec![name.to_owned()]) }
+            }
+            _ => Until::Edited,
+        };
+        return Err(Wait::new(reason, format!("{address} is asked for, but pool {name} {text}"), until));
     }
-    match obstacle(book, vips, service, address, false) {
+    let holder = Seeking { service: seeker.service, key: seeker.key, sharing_key: seeker.sharing_key() };
+    match obstacle(seeker.view, &holder, address, false) {
         Some(wait) => Err(wait),
         None => Ok(Chosen { address, pool: Some(name.to_owned()) }),
     }
 }
 
+fn in_no_pool(seeker: &Seeker<'_>, address: IpAddr) -> Wait {
+    let book = seeker.view.book;
+    if let Some(by) = book.cluster_use(address) {
+        let message = format!(
+            "{address} is asked for, but it lies in the range of the cluster's own {} addresses: ask for another \
+             address",
+            by.name()
+        );
+        return Wait::new(reasons::CLUSTER_ADDRESS, message, Until::Edited);
+    }
+    let excluded = book.pools().find(|(_, pool)| is_excluded(pool, address));
+    let why = match excluded {
+        Some((name, _)) => format!("pool {name} excludes it"),
+        None => "no IPPool holds it".to_owned(),
+    };
+    let message = format!("{address} is asked for, but {why}: ask for another address, or add it to a pool");
+    Wait::new(reasons::ADDRESS_NOT_IN_POOL, message, Until::Edited)
+}
+
+impl<'a> Seeker<'a> {
+    fn sharing_key(&self) -> Option<&'a str> {
+        self.request.sharing_key.as_deref()
+    }
+
+    /// Whether the Service can have an address that is not free.
+    fn can_have(&self, address: IpAddr) -> Option<Chosen> {
+        let name = self.view.book.pool_of(address)?;
+        let pool = self.view.book.pool(name)?;
+        let holder = Seeking { service: self.service, key: self.key, sharing_key: self.sharing_key() };
+        (self.request.accepts(address, Some(name))
+            && self.is_served_by(name, pool, Some(address)).is_ok()
+            && obstacle(self.view, &holder, address, false).is_none())
+        .then(|| Chosen { address, pool: Some(name.to_owned()) })
+    }
+}
+
 /// An address that the Service held until now or that is reserved for it by name.
-fn own(
-    book: &AddressBook,
-    vips: &VirtualIps,
-    service: &ServiceKey,
-    request: &Request,
-    family: Family,
-) -> Option<Chosen> {
-    vips.of_service(service).filter(|address| Family::of(*address) == family).find_map(|address| {
-        let name = book.pool_of(address)?;
-        let usable = book.pool(name).is_some_and(Pool::is_ready) && request.accepts(address, Some(name));
-        (usable && obstacle(book, vips, service, address, false).is_none())
-            .then(|| Chosen { address, pool: Some(name.to_owned()) })
-    })
+fn own(seeker: &Seeker<'_>, family: Family) -> Option<Chosen> {
+    let known = seeker.view.vips.of_service(seeker.key);
+    known.filter(|address| Family::of(*address) == family).find_map(|address| seeker.can_have(address))
+}
+
+/// An address that Services with the same sharing key have, and that this one can be beside them on.
+fn shared(seeker: &Seeker<'_>, family: Family) -> Option<Chosen> {
+    let known = seeker.view.vips.with_sharing_key(seeker.sharing_key()?);
+    known.filter(|address| Family::of(*address) == family).find_map(|address| seeker.can_have(address))
+}
+
+/// Who wants an address, as its present holders see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeking<'a> {
+    /// The Service.
+    pub service: &'a Service,
+    /// Its name.
+    pub key: &'a ServiceKey,
+    /// The key by which it would share.
+    pub sharing_key: Option<&'a str>,
 }
 
 /// What keeps the Service from having the address, pools aside. One that shows the address already
 /// gets it back whatever has been written about it meanwhile, unless somebody else claims it.
-pub fn obstacle(
-    book: &AddressBook,
-    vips: &VirtualIps,
-    service: &ServiceKey,
-    address: IpAddr,
-    shows_it: bool,
-) -> Option<Wait> {
+pub fn obstacle(view: View<'_>, seeking: &Seeking<'_>, address: IpAddr, shows_it: bool) -> Option<Wait> {
+    let service = seeking.key;
     let taken = |by: String| {
         let message = format!("{address} is asked for, but {by}: ask for another address, or free this one");
         Some(Wait::new(reasons::ADDRESS_TAKEN, message, Until::Free(address)))
     };
-    book.holders(address).iter().find_map(|holder| match holder {
+    let is_beside = |by: &ServiceKey| by == service || are_beside(view, address, service, by);
+    view.book.holders(address).iter().find_map(|holder| match holder {
         Holder::VirtualIp => {
-            vips.get(address).and_then(|vip| obstacle_of_virtual_ip(vip, service, address, shows_it))
+            let vip = view.vips.get(address)?;
+            obstacle_of_virtual_ip(view, vip, seeking, address, shows_it)
         }
         Holder::Busy => taken("it is being granted or released just now".into()),
-        Holder::Status(by) | Holder::Lost(by) if by != service => {
+        Holder::Status(by) | Holder::Lost(by) if !is_beside(by) => {
             taken(format!("Service {} has it", named(by)))
         }
         Holder::ExternalIp(by) if by != service => {
@@ -140,6 +243,17 @@ pub fn obstacle(
     })
 }
 
+/// Whether `by` is on the address beside the Service, or would be: it claims it, so that the claims say
+/// whether both can be there; or both claimed it when its VirtualIP vanished.
+pub(super) fn are_beside(view: View<'_>, address: IpAddr, service: &ServiceKey, by: &ServiceKey) -> bool {
+    let claims = |vip: &VirtualIP| claim_of(vip, by).is_some();
+    let lost_with = |loser: &ServiceKey, other: &ServiceKey| {
+        let lost = view.lost.get(loser).and_then(|lost| lost.get(&address));
+        lost.is_some_and(|lost| lost.spec.claims.iter().any(|claim| key_of_claim(claim) == *other))
+    };
+    view.vips.get(address).is_some_and(|vip| claims(vip)) || lost_with(service, by) || lost_with(by, service)
+}
+
 /// An address that belongs to the network itself.
 fn no_station(address: IpAddr, what: &str) -> Option<Wait> {
     let message = format!("{address} is asked for, but it is {what}: ask for another address");
@@ -147,47 +261,63 @@ fn no_station(address: IpAddr, what: &str) -> Option<Wait> {
 }
 
 fn obstacle_of_virtual_ip(
+    view: View<'_>,
     vip: &VirtualIP,
-    service: &ServiceKey,
+    seeking: &Seeking<'_>,
     address: IpAddr,
     shows_it: bool,
 ) -> Option<Wait> {
+    let service = seeking.key;
     if claim_of(vip, service).is_some() {
         return None;
     }
     let until = Until::Free(address);
-    if let Some(claim) = vip.spec.claims.first() {
-        let by = named(&key_of_claim(claim));
-        let message = format!(
-            "{address} is asked for, but Service {by} has it: ask for another address, or free this one"
-        );
-        return Some(Wait::new(reasons::ADDRESS_TAKEN, message, until));
+    let reservation = live(vip, view.now, view.namespaces);
+    let is_reserved = reservation
+        .is_some_and(|kept| !is_for(kept, service) && (vip.spec.claims.is_empty() || !is_tenants(kept)));
+    let pool = view.book.pool_of(address).and_then(|name| view.book.pool(name));
+    if !vip.spec.claims.is_empty() {
+        let party = Party::of(seeking.service, service, seeking.sharing_key);
+        if let Err(clash) = fits(&vip.spec, &party, pool) {
+            let message = format!("{address} is asked for, but {}", clash.text);
+            return Some(Wait::new(clash.reason, message, until));
+        }
+        if !is_reserved && !is_deleting(vip) {
+            return None;
+        }
     }
     if shows_it {
         return None;
     }
-    if is_reserved_for_another(vip, service) {
+    if is_reserved {
         let message = format!(
             "{address} is asked for, but VirtualIP {address} keeps it for another: see its spec.reservation"
         );
         return Some(Wait::new(reasons::ADDRESS_RESERVED, message, until));
     }
-    let may_take_over = vip.spec.reservation.is_some() || last_holder(vip).as_ref() == Some(service);
+    let may_take_over = reservation.is_some() || last_holder(vip).as_ref() == Some(service);
     if may_take_over && !is_deleting(vip) {
         return None;
+    }
+    if let Some(at) = rests_until(vip, pool.map(|pool| &*pool.object)).filter(|at| *at > view.now) {
+        let message = format!(
+            "{address} is asked for, but it was released lately and rests until {at} (spec.releaseDelay of its \
+             pool): wait, or ask for another address"
+        );
+        return Some(Wait::new(reasons::ADDRESS_RESTING, message, until));
     }
     let message = format!("{address} is asked for, but its last holder is still giving it up: wait a moment");
     Some(Wait::new(reasons::ADDRESS_TAKEN, message, until))
 }
 
 /// The lowest free address of the first of the named pools that has one.
-fn from_named(book: &AddressBook, names: &[String], family: Family) -> Result<Chosen, Wait> {
-    let unknown: Vec<String> =
-        names.iter().filter(|name| book.pool(name).is_none()).map(|name| quoted(name)).collect();
+fn from_named(seeker: &Seeker<'_>, asked: &[String], family: Family) -> Result<Chosen, Wait> {
+    let book = seeker.view.book;
+    let unknown: Vec<String> = asked.iter().filter(|name| book.pool(name).is_none()).cloned().collect();
     if !unknown.is_empty() {
         let message = format!(
-            "landfall.dev/pool names {}, which does not exist: existing pools are {}",
-            some_of(unknown, MOST_NAMED),
+            "the Service asks for pool {}, which does not exist: existing pools are {}",
+            names(&unknown),
             if book.has_no_pools() {
                 "none".to_owned()
             } else {
@@ -196,85 +326,96 @@ fn from_named(book: &AddressBook, names: &[String], family: Family) -> Result<Ch
         );
         return Err(Wait::new(reasons::POOL_UNKNOWN, message, Until::Edited));
     }
-    let pools = names.iter().filter_map(|name| Some((name.as_str(), book.pool(name)?)));
-    let until = Until::Any { family, pools: Some(names.to_vec()) };
-    lowest_of(book, pools, family, |_| None).map_err(|refusals| refusals.into_wait(family, until))
+    let pools = asked.iter().filter_map(|name| Some((name.as_str(), book.pool(name)?)));
+    let until = Until::Any { family, pools: Some(asked.to_vec()) };
+    lowest_of(seeker, pools, family, false).map_err(|refusals| refusals.into_wait(family, until))
 }
 
 /// The lowest free address of the best pool that gives to everybody.
-fn from_any(book: &AddressBook, family: Family) -> Result<Chosen, Wait> {
+fn from_any(seeker: &Seeker<'_>, family: Family) -> Result<Chosen, Wait> {
+    let book = seeker.view.book;
     let until = Until::Any { family, pools: None };
     if book.has_no_pools() {
         let message = "there is no IPPool: create one whose spec.addresses holds addresses of your LAN";
         return Err(Wait::new(reasons::NO_POOL, message, until));
     }
-    let by_name_only =
-        |pool: &Pool| (!pool.object.spec.auto_assign).then_some("gives only to Services that name it");
-    lowest_of(book, book.pools(), family, by_name_only).map_err(|refusals| refusals.into_wait(family, until))
+    lowest_of(seeker, book.pools(), family, true).map_err(|refusals| refusals.into_wait(family, until))
 }
 
 fn lowest_of<'a>(
-    book: &AddressBook,
+    seeker: &Seeker<'_>,
     pools: impl Iterator<Item = (&'a str, &'a Pool)>,
     family: Family,
-    unfit: impl Fn(&Pool) -> Option<&'static str>,
+    only_automatic: bool,
 ) -> Result<Chosen, Refusals> {
     let mut refusals = Refusals::default();
     for (name, pool) in pools {
         if pool.own.first(family).is_none() {
-            refusals.others.push(format!("{name} holds no {family} address of its own"));
-        } else if let Some(why) = unfit(pool) {
-            refusals.others.push(format!("{name} {why}"));
-        } else if !pool.is_ready() {
-            refusals.not_ready.push(format!("{name} grants nothing ({})", why_not_ready(pool)));
-        } else if let Some(address) = book.lowest_free(name, family) {
+            let text = format!("holds no {family} address of its own");
+            refusals.note(name, Refused { reason: reasons::NO_POOL, text });
+        } else if only_automatic && !pool.object.spec.auto_assign {
+            let text = "gives only to Services that name it".to_owned();
+            refusals.note(name, Refused { reason: reasons::NO_POOL, text });
+        } else if let Err(refused) = seeker.is_served_by(name, pool, None) {
+            refusals.note(name, refused);
+        } else if let Some(address) = seeker.view.book.lowest_free(name, family) {
             return Ok(Chosen { address, pool: Some(name.to_owned()) });
         } else {
-            refusals.exhausted.push(format!("{name} is exhausted"));
+            let text = "is exhausted".to_owned();
+            refusals.note(name, Refused { reason: reasons::POOL_EXHAUSTED, text });
         }
     }
     Err(refusals)
 }
 
-/// What was wrong with each pool.
+/// Whether some pool that the Service may use has a free address of the family now.
+pub fn could_have(seeker: &Seeker<'_>, family: Family, pools: Option<&[String]>) -> bool {
+    let book = seeker.view.book;
+    let can = |name: &str, pool: &Pool| {
+        book.lowest_free(name, family).is_some() && seeker.is_served_by(name, pool, None).is_ok()
+    };
+    match pools {
+        Some(names) => names.iter().any(|name| book.pool(name).is_some_and(|pool| can(name, pool))),
+        None => book.pools().any(|(name, pool)| pool.object.spec.auto_assign && can(name, pool)),
+    }
+}
+
+/// Reasons for which a pool refuses, with what to do: the nearer to success, the earlier.
+const ADVICE: [(&str, &str); 8] = [
+    (reasons::POOL_EXHAUSTED, "add addresses to a pool or release some"),
+    (reasons::QUOTA_EXCEEDED, "release an address, or have the pool's spec.quota raised"),
+    (reasons::POOL_NOT_READY, "see the conditions of the pool"),
+    (reasons::SOURCE_RANGES_REQUIRED, "give the Service source ranges, or use another pool"),
+    (reasons::SERVICE_NOT_SELECTED, "label the Service, or use another pool"),
+    (reasons::NAMESPACE_NOT_SELECTED, "have a pool select the namespace"),
+    (reasons::NO_INTERNAL_POOL, "create a pool of scope Internal, or remove the annotation"),
+    (reasons::NO_POOL, "create a pool with such addresses"),
+];
+
+/// What was wrong with each pool, in the order of the pools.
 #[derive(Default)]
 struct Refusals {
-    exhausted: Vec<String>,
-    not_ready: Vec<String>,
-    others: Vec<String>,
+    all: Vec<(String, Refused)>,
 }
 
 impl Refusals {
-    fn into_wait(self, family: Family, until: Until) -> Wait {
-        let (reason, advice) = if !self.exhausted.is_empty() {
-            (reasons::POOL_EXHAUSTED, "add addresses to a pool or release some")
-        } else if !self.not_ready.is_empty() {
-            (reasons::POOL_NOT_READY, "see the conditions of the pool")
-        } else {
-            (reasons::NO_POOL, "create a pool with such addresses")
-        };
-        let all = self.exhausted.into_iter().chain(self.not_ready).chain(self.others);
+    fn note(&mut self, name: &str, refused: Refused) {
+        self.all.push((name.to_owned(), refused));
+    }
+
+    fn into_wait(mut self, family: Family, until: Until) -> Wait {
+        let rank = |reason: &str| ADVICE.iter().position(|(known, _)| *known == reason);
+        self.all.sort_by_key(|(_, refused)| rank(refused.reason));
+        let nearest = self.all.first().and_then(|(_, refused)| ADVICE.get(rank(refused.reason)?));
+        let (reason, advice) = nearest.copied().unwrap_or((reasons::NO_POOL, "create a pool"));
+        let all = self.all.iter().map(|(name, refused)| format!("{name} {}", refused.text));
         let message = format!("no {family} address can be had: {}: {advice}", some_of(all, MOST_NAMED));
         Wait::new(reason, message, until)
     }
 }
 
-/// Why a pool grants nothing, in words.
-pub fn why_not_ready(pool: &Pool) -> String {
-    if pool.object.metadata.deletion_timestamp.is_some() {
-        return "it is being deleted".to_owned();
-    }
-    let fields = pool.not_implemented.iter().map(|field| format!("spec.{field}"));
-    format!("it sets {}, which this version does not enforce", some_of(fields, MOST_NAMED))
-}
-
 /// Whether the pool would hold the address if it were not excluded.
 fn is_excluded(pool: &Pool, address: IpAddr) -> bool {
-    let ranges = pool
-        .object
-        .spec
-        .addresses
-        .iter()
-        .filter_map(|text| text.parse::<landfall_crds::address::AddressRange>().ok());
-    ranges.into_iter().any(|range| range.contains(address)) && !pool.grantable.contains(address)
+    let mut ranges = pool.object.spec.addresses.iter().filter_map(|text| text.parse::<AddressRange>().ok());
+    ranges.any(|range| range.contains(address)) && !pool.grantable.contains(address)
 }

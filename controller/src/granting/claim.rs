@@ -2,23 +2,71 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use landfall_crds::{
-    Announce, Claim, ClaimRef, Fallback, IPPool, Placement, Port, Protocol, TrafficPolicy, VirtualIPSpec,
+    Announce, Claim, ClaimRef, ClaimTerms, Fallback, IPPool, Placement, Port, Protocol, TrafficPolicy,
+    VirtualIPSpec,
 };
 
 use super::ServiceKey;
+use super::request::Request;
+use super::sharing::sharing_of;
+use super::source_ranges::has_source_ranges;
+use crate::conditions::whole_seconds;
+use crate::world::virtual_ips::{claim_in, key_of_claim};
 
-/// The claim of a Service.
-pub fn claim(service: &Service, key: &ServiceKey) -> Claim {
-    let spec = service.spec.as_ref();
-    Claim {
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-        uid: service.metadata.uid.clone().unwrap_or_default(),
-        health_check_node_port: spec.and_then(|spec| spec.health_check_node_port).filter(|port| *port > 0),
-        traffic_policy: traffic_policy(service),
-        ..Claim::default()
+/// What a claim is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Claiming<'a> {
+    /// The Service.
+    pub service: &'a Service,
+    /// Its name.
+    pub key: &'a ServiceKey,
+    /// What it asks for; nothing where that is not understood, and then what was recorded stays.
+    pub request: Option<&'a Request>,
+    /// Whether the address's pool requires source ranges.
+    pub requires_ranges: bool,
+    /// The time, as people read it.
+    pub now: Timestamp,
+}
+
+impl Claiming<'_> {
+    /// The claim of the Service, which may have one already.
+    pub fn claim(&self, known: Option<&Claim>) -> Claim {
+        let Self { service, key, .. } = *self;
+        let spec = service.spec.as_ref();
+        let uid = service.metadata.uid.clone().unwrap_or_default();
+        let since = match known {
+            Some(known) if known.uid == uid => known.since.clone(),
+            _ => Some(Time(whole_seconds(self.now))),
+        };
+        Claim {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            uid,
+            health_check_node_port: spec
+                .and_then(|spec| spec.health_check_node_port)
+                .filter(|port| *port > 0),
+            traffic_policy: traffic_policy(service),
+            since,
+            sharing: match self.request {
+                Some(request) => sharing_of(service, request.sharing_key.as_deref()),
+                None => known.and_then(|known| known.sharing.clone()),
+            },
+            terms: self.terms(known),
+        }
+    }
+
+    /// What the Service is like now, save that source ranges which it has given up while its pool
+    /// requires them are remembered, so that the address stays withheld.
+    fn terms(&self, known: Option<&Claim>) -> Option<ClaimTerms> {
+        let before = known.and_then(|known| known.terms.as_ref());
+        let Some(request) = self.request else { return before.cloned() };
+        let had = before.is_some_and(|terms| terms.source_ranges);
+        let source_ranges = has_source_ranges(self.service) || self.requires_ranges && had;
+        Some(ClaimTerms { internal: request.internal, source_ranges })
     }
 }
 
@@ -58,19 +106,24 @@ pub fn announce(pool: &IPPool) -> Option<Announce> {
 pub fn with_claim(
     current: Option<&VirtualIPSpec>,
     address: IpAddr,
-    service: &Service,
-    key: &ServiceKey,
+    claiming: &Claiming<'_>,
     placement: Placement,
 ) -> VirtualIPSpec {
     let mut spec = current.cloned().unwrap_or_default();
+    let key = claiming.key;
     spec.address = address.to_string();
-    let claim = claim(service, key);
+    let claim = claiming.claim(claim_in(&spec.claims, key));
     match spec.claims.iter_mut().find(|known| known.namespace == key.namespace && known.name == key.name) {
         Some(known) => *known = claim,
         None => spec.claims.push(claim),
     }
-    spec.ports.retain(|port| port.claim != *key);
-    spec.ports.extend(ports(service, key));
+    // Ports keep the place of their claim, so that Services on one address agree on the order.
+    let mut all: Vec<Port> = std::mem::take(&mut spec.ports);
+    all.retain(|port| port.claim != *key);
+    all.extend(ports(claiming.service, key));
+    let place = |port: &Port| spec.claims.iter().position(|claim| key_of_claim(claim) == port.claim);
+    all.sort_by_key(place);
+    spec.ports = all;
     spec.placement = Some(placement);
     spec
 }

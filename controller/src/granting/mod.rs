@@ -7,10 +7,15 @@ mod candidates;
 pub mod choice;
 pub mod claim;
 pub mod internal;
+pub mod outside;
 pub mod plan;
 pub mod pool_status;
 pub mod request;
+pub mod reservation;
+pub mod rules;
+pub mod sharing;
 pub mod source_ranges;
+pub mod usage;
 pub mod verdict;
 pub mod wait;
 

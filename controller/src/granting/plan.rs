@@ -3,18 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
-use landfall_crds::VirtualIPSpec;
 use landfall_crds::address::Family;
+use landfall_crds::{Claim, IPPool, VirtualIPSpec};
 
 use super::ServiceKey;
 use super::book::AddressBook;
 use super::candidates::{candidates, is_contested};
-use super::choice::{Chosen, choose};
-use super::request::{Request, families, pools, read};
+use super::choice::{Chosen, Seeker, choose};
+use super::request::{Request, families, pools};
+use super::sharing::{Party, fits};
+use super::source_ranges::has_source_ranges;
+use super::usage::Usage;
 use super::verdict::addresses;
-use super::wait::Wait;
-use crate::world::virtual_ips::VirtualIps;
+use super::wait::{Until, Wait, reasons};
+use crate::world::namespaces::Namespaces;
+use crate::world::virtual_ips::{VirtualIps, claim_of};
 
 /// A VirtualIP that vanished while it was claimed.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +44,16 @@ pub struct View<'a> {
     pub claiming: &'a BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
     /// VirtualIPs that vanished.
     pub lost: &'a Lost,
+    /// Addresses for which a claim with a sharing key is being written, and that key.
+    pub sharing: &'a BTreeMap<IpAddr, String>,
+    /// All namespaces.
+    pub namespaces: &'a Namespaces,
+    /// Who uses how much of which pool.
+    pub usage: &'a Usage,
+    /// Whether a pool without a namespace selector serves nobody.
+    pub default_deny: bool,
+    /// The time, as people read it.
+    pub now: Timestamp,
 }
 
 /// What happens in one family.
@@ -111,6 +126,21 @@ impl Plan {
         self.families.iter().any(unfinished)
     }
 
+    /// Whether every family holds what it should.
+    pub fn has_all(&self) -> bool {
+        self.families.iter().all(|plan| matches!(plan.slot, Slot::Held(_)) && plan.wait.is_none())
+    }
+
+    /// Whether one of the addresses that are shown is to be given up at once.
+    pub fn has_left(&self, shown: Vec<IpAddr>) -> bool {
+        self.families.iter().any(|plan| {
+            plan.slot == Slot::Empty
+                && shown
+                    .iter()
+                    .any(|address| Family::of(*address) == plan.family && self.surplus.contains(address))
+        })
+    }
+
     /// Whether there is anything to hold.
     pub fn has_any(&self) -> bool {
         self.families.iter().any(|plan| plan.slot != Slot::Empty)
@@ -127,13 +157,17 @@ impl Plan {
     }
 }
 
-/// Makes the plan for a Service that is ours.
-pub fn plan(view: View<'_>, service: &Service, key: &ServiceKey) -> Plan {
-    let request = read(service);
-    let families = families(service);
+/// Makes the plan for a Service that is ours and asks for `request`.
+pub fn plan(view: View<'_>, service: &Service, key: &ServiceKey, request: &Result<Request, Wait>) -> Plan {
     let mut plan = Plan::default();
-    for family in &families {
-        plan.families.push(in_family(view, service, key, &request, *family));
+    let mut given: Vec<String> = Vec::new();
+    for family in families(service) {
+        let asking = Asking { view, service, key, request, family, given: &given };
+        let family = asking.plan();
+        if let Slot::Take(chosen) | Slot::Switch { to: chosen, .. } = &family.slot {
+            given.extend(chosen.pool.clone());
+        }
+        plan.families.push(family);
     }
     let spec = service.spec.as_ref();
     let both_or_none = spec.and_then(|spec| spec.ip_family_policy.as_deref()) == Some("RequireDualStack");
@@ -158,54 +192,129 @@ pub fn plan(view: View<'_>, service: &Service, key: &ServiceKey) -> Plan {
     plan
 }
 
-fn in_family(
-    view: View<'_>,
-    service: &Service,
-    key: &ServiceKey,
-    request: &Result<Request, Wait>,
+/// A Service that asks for an address in one family.
+struct Asking<'a> {
+    view: View<'a>,
+    service: &'a Service,
+    key: &'a ServiceKey,
+    request: &'a Result<Request, Wait>,
     family: Family,
-) -> FamilyPlan {
-    let slot = |slot, wait| FamilyPlan { family, slot, wait };
-    let under_way = view.claiming.get(key).into_iter().flatten();
-    if let Some(address) = under_way.copied().find(|address| Family::of(*address) == family) {
-        return slot(Slot::UnderWay(address), None);
+    /// Pools from which it is being given an address in another family.
+    given: &'a [String],
+}
+
+impl Asking<'_> {
+    fn plan(&self) -> FamilyPlan {
+        let (slot, wait) = self.slot();
+        FamilyPlan { family: self.family, slot, wait }
     }
-    let contested = addresses(service)
-        .into_iter()
-        .find(|address| Family::of(*address) == family && is_contested(view, service, key, *address));
-    if let Some(address) = contested {
-        return slot(Slot::UnderWay(address), None);
-    }
-    let mut candidates = candidates(view, service, key, request.as_ref().ok(), family);
-    // Best first: what is asked for, what the status shows, what is claimed, the oldest, the lowest.
-    candidates
-        .sort_by_key(|known| (!known.fits, !known.in_status, !known.claimed, known.born, known.address));
-    let best = candidates.first();
-    let take = |address: IpAddr| Chosen { address, pool: origin(view, service, address) };
-    let request = match request {
-        Ok(request) => request,
-        Err(wait) => {
-            let in_hand = match best {
-                None => Slot::Empty,
-                Some(best) if best.claimed => Slot::Held(best.address),
-                Some(best) => Slot::Take(take(best.address)),
-            };
-            return slot(in_hand, Some(wait.clone()));
+
+    fn slot(&self) -> (Slot, Option<Wait>) {
+        let Self { view, service, key, family, .. } = *self;
+        let of_family = |address: &IpAddr| Family::of(*address) == family;
+        let under_way = view.claiming.get(key).into_iter().flatten();
+        if let Some(address) = under_way.copied().find(of_family) {
+            return (Slot::UnderWay(address), None);
         }
-    };
-    match best {
-        // What has vanished is brought back first, whatever is asked for.
-        Some(best) if !best.claimed => slot(Slot::Take(take(best.address)), None),
-        Some(best) if best.fits => slot(Slot::Held(best.address), None),
-        Some(best) => match choose(view.book, view.vips, key, request, family) {
-            Ok(to) => slot(Slot::Switch { from: best.address, to }, None),
-            Err(wait) => slot(Slot::Held(best.address), Some(wait)),
-        },
-        None => match choose(view.book, view.vips, key, request, family) {
-            Ok(chosen) => slot(Slot::Take(chosen), None),
-            Err(wait) => slot(Slot::Empty, Some(wait)),
-        },
+        let contested = addresses(service)
+            .into_iter()
+            .find(|address| of_family(address) && is_contested(view, service, key, *address));
+        if let Some(address) = contested {
+            return (Slot::UnderWay(address), None);
+        }
+        if let Some(wait) = self.must_leave() {
+            return (Slot::Empty, Some(wait));
+        }
+        let mut candidates = candidates(view, service, key, self.request.as_ref().ok(), family);
+        // Best first: what is asked for, what the status shows, what is claimed, the oldest, the lowest.
+        candidates
+            .sort_by_key(|known| (!known.fits, !known.in_status, !known.claimed, known.born, known.address));
+        let best = candidates.first();
+        let take = |address: IpAddr| Chosen { address, pool: origin(view, service, address) };
+        let request = match self.request {
+            Ok(request) => request,
+            Err(wait) => {
+                let in_hand = match best {
+                    None => Slot::Empty,
+                    Some(best) if best.claimed => Slot::Held(best.address),
+                    Some(best) => Slot::Take(take(best.address)),
+                };
+                return (in_hand, Some(wait.clone()));
+            }
+        };
+        match best {
+            // What has vanished is brought back first, whatever is asked for.
+            Some(best) if !best.claimed => (Slot::Take(take(best.address)), None),
+            Some(best) if best.fits => (Slot::Held(best.address), None),
+            Some(best) => match self.choose(request, Some(best.address)) {
+                Ok(to) => (Slot::Switch { from: best.address, to }, None),
+                Err(wait) if best.forbidden => (Slot::Empty, Some(wait)),
+                Err(wait) => (Slot::Held(best.address), Some(wait)),
+            },
+            None => match self.of_a_sharer_under_way(request) {
+                Some(address) => (Slot::UnderWay(address), None),
+                None => match self.choose(request, None) {
+                    Ok(chosen) => (Slot::Take(chosen), None),
+                    Err(wait) => (Slot::Empty, Some(wait)),
+                },
+            },
+        }
     }
+
+    fn choose(&self, request: &Request, instead_of: Option<IpAddr>) -> Result<Chosen, Wait> {
+        let Self { view, service, key, given, .. } = *self;
+        choose(&Seeker { view, service, key, request, given, instead_of }, self.family)
+    }
+
+    /// Why an address that is shared has to be given up at once: the Service was edited so that it
+    /// collides with the others there, who keep it.
+    fn must_leave(&self) -> Option<Wait> {
+        let Self { view, service, key, request, family, .. } = *self;
+        let mut held = view.vips.claimed_by(key).filter(|address| Family::of(*address) == family);
+        held.find_map(|address| {
+            let vip = view.vips.get(address)?;
+            if vip.spec.claims.len() < 2 {
+                return None;
+            }
+            let mine = claim_of(vip, key)?;
+            // A request that is not understood asks for nothing new.
+            let sharing_key = match request {
+                Ok(request) => request.sharing_key.as_deref(),
+                Err(_) => mine.sharing.as_ref().map(|sharing| sharing.key.as_str()),
+            };
+            let party = Party::of(service, key, sharing_key);
+            let pool = vip.spec.pool.as_deref().and_then(|name| view.book.pool(name));
+            let clash = fits(&vip.spec, &party, None).err();
+            if clash.is_none() && !pool.is_some_and(|pool| is_withheld(service, mine, &pool.object)) {
+                return None;
+            }
+            let (reason, why) = match clash {
+                Some(clash) => (clash.reason, clash.text),
+                None => (
+                    reasons::SOURCE_RANGES_REQUIRED,
+                    "its pool requires source ranges of everyone on it: give the Service some".to_owned(),
+                ),
+            };
+            let message = format!("{address} is shared and cannot be kept after the last edit, for {why}");
+            Some(Wait::new(reason, message, Until::Edited))
+        })
+    }
+
+    /// An address that is just being granted to a Service with the same sharing key: it is awaited, since
+    /// this one may then share it.
+    fn of_a_sharer_under_way(&self, request: &Request) -> Option<IpAddr> {
+        let mine = request.sharing_key.as_deref().filter(|_| request.address(self.family).is_none())?;
+        let known = self.view.sharing.iter().filter(|(address, _)| Family::of(**address) == self.family);
+        known.filter(|(_, key)| *key == mine).map(|(address, _)| *address).next()
+    }
+}
+
+/// Whether an address is kept but not announced, since its pool requires source ranges and the Service
+/// has given up those that it had. A pool that came to require them later withholds nothing.
+pub fn is_withheld(service: &Service, claim: &Claim, pool: &IPPool) -> bool {
+    pool.spec.require_source_ranges
+        && claim.terms.as_ref().is_some_and(|terms| terms.source_ranges)
+        && !has_source_ranges(service)
 }
 
 /// The pool that an address is said to be taken from. A VirtualIP that names a pool keeps to it,

@@ -7,10 +7,10 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use landfall_crds::address::{AddressRange, AddressSet, Family};
 use landfall_crds::names::conditions::{CONFLICTED, EXHAUSTED, READY, UNREACHABLE};
-use landfall_crds::{Capacity, IPPoolStatus};
+use landfall_crds::{Capacity, IPPoolStatus, Outside, PastGrant};
 
-use super::book::{AddressBook, Holder, Pool};
-use super::choice::why_not_ready;
+use super::book::{AddressBook, ClusterUse, Holder, Pool};
+use super::rules::why_not_ready;
 use super::wait::some_of;
 use crate::conditions::{Wanted, already_said, with_times};
 use crate::ranking::reach::selects;
@@ -38,6 +38,10 @@ pub mod reasons {
     pub const OVERLAP: &str = "Overlap";
     /// `Conflicted`: nodes or gateways have some of its addresses.
     pub const NODE_ADDRESSES: &str = "NodeAddresses";
+    /// `Conflicted`: the cluster has its ClusterIPs there.
+    pub const SERVICE_ADDRESSES: &str = "ServiceAddresses";
+    /// `Conflicted`: the cluster has its pods there.
+    pub const POD_ADDRESSES: &str = "PodAddresses";
     /// `Conflicted`: nothing else has its addresses.
     pub const NO_CONFLICT: &str = "NoConflict";
     /// `Unreachable`: no speaker has told about its node.
@@ -48,23 +52,44 @@ pub mod reasons {
     pub const REACHABLE: &str = "Reachable";
 }
 
+/// So many past holders are remembered on a pool.
+const HISTORY: usize = 256;
+
+/// What a pool's status is made from.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// Pools and holders.
+    pub book: &'a AddressBook,
+    /// All VirtualIPs.
+    pub vips: &'a VirtualIps,
+    /// All nodes.
+    pub nodes: &'a Nodes,
+    /// Addresses in use that the pool would not grant now.
+    pub outside: Option<Outside>,
+    /// Past holders to be added, latest first.
+    pub noted: Vec<PastGrant>,
+}
+
 /// The status that the pool should have, or nothing if it has it already.
-pub fn changed_status(
-    name: &str,
-    pool: &Pool,
-    book: &AddressBook,
-    vips: &VirtualIps,
-    nodes: &Nodes,
-    now: Timestamp,
-) -> Option<IPPoolStatus> {
+pub fn changed_status(name: &str, pool: &Pool, seen: Seen<'_>, now: Timestamp) -> Option<IPPoolStatus> {
+    let Seen { book, vips, nodes, outside, noted } = seen;
     let v4 = capacity(pool, book, vips, Family::IPv4);
     let v6 = capacity(pool, book, vips, Family::IPv6);
-    let wanted = [ready(pool), exhausted(v4, v6), conflicted(name, pool, book), unreachable(pool, nodes)];
+    let wanted = [
+        ready(pool, outside.as_ref()),
+        exhausted(v4, v6),
+        conflicted(name, pool, book),
+        unreachable(pool, nodes),
+    ];
     let generation = pool.object.metadata.generation;
     let known = pool.object.status.as_ref();
     let conditions = known.map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let unchanged = known
-        .is_some_and(|known| known.ipv4 == v4 && known.ipv6 == v6 && known.observed_generation == generation);
+    let unchanged = known.is_some_and(|known| {
+        known.ipv4 == v4
+            && known.ipv6 == v6
+            && known.outside == outside
+            && known.observed_generation == generation
+    }) && noted.is_empty();
     if unchanged && already_said(conditions, &wanted, &OURS, generation) {
         return None;
     }
@@ -73,8 +98,15 @@ pub fn changed_status(
         ipv4: v4,
         ipv6: v6,
         conditions: with_times(conditions, &wanted, generation, now),
-        ..IPPoolStatus::default()
+        outside,
+        history: with_past(known.map(|known| known.history.as_slice()).unwrap_or_default(), noted),
     })
+}
+
+/// The history with what is to be added; the oldest are forgotten.
+fn with_past(known: &[PastGrant], noted: Vec<PastGrant>) -> Vec<PastGrant> {
+    let before = known.iter().filter(|past| !noted.contains(past)).cloned().collect::<Vec<_>>();
+    noted.into_iter().chain(before).take(HISTORY).collect()
 }
 
 /// Counts of one family; none where the pool has no address of it.
@@ -104,7 +136,7 @@ fn is_node(holder: &Holder) -> bool {
     matches!(holder, Holder::Node(_) | Holder::Gateway(_))
 }
 
-fn ready(pool: &Pool) -> Wanted {
+fn ready(pool: &Pool, outside: Option<&Outside>) -> Wanted {
     let bad = || some_of(&pool.errors, 4);
     if !pool.is_ready() {
         let reason = match pool.not_implemented.is_empty() {
@@ -119,10 +151,16 @@ fn ready(pool: &Pool) -> Wanted {
             if pool.errors.is_empty() { "spec.exclude takes every address away".to_owned() } else { bad() };
         return Wanted::new(READY, false, reasons::INVALID, format!("the pool holds no address: {why}"));
     }
-    let message = match pool.errors.is_empty() {
-        true => "addresses are granted".to_owned(),
-        false => format!("addresses are granted; these entries are not understood: {}", bad()),
-    };
+    let mut message = "addresses are granted".to_owned();
+    if !pool.errors.is_empty() {
+        message.push_str(&format!("; these entries are not understood: {}", bad()));
+    }
+    if let Some(outside) = outside {
+        message.push_str(&format!(
+            "; {} in use would not be granted now, since the pool was edited, and stay (see status.outside)",
+            outside.count
+        ));
+    }
     Wanted::new(READY, true, reasons::GRANTING, message)
 }
 
@@ -154,6 +192,18 @@ fn conflicted(name: &str, pool: &Pool, book: &AddressBook) -> Wanted {
             some_of(shared, 4)
         );
         return Wanted::new(CONFLICTED, true, reasons::OVERLAP, message);
+    }
+    if let Some((by, shared)) = pool.cluster.first() {
+        let reason = match by {
+            ClusterUse::Services => reasons::SERVICE_ADDRESSES,
+            ClusterUse::Pods => reasons::POD_ADDRESSES,
+        };
+        let message = format!(
+            "never granted, since the cluster gives {} to its {}s: take the range out of the pool",
+            some_of(shared.ranges(), 4),
+            by.name()
+        );
+        return Wanted::new(CONFLICTED, true, reason, message);
     }
     let of_nodes: Vec<String> = book
         .held_in(pool)

@@ -6,13 +6,12 @@ use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
 use landfall_crds::address::{Family, parse_address};
 use landfall_crds::names::{annotations, finalizers};
 
-use super::book::AddressBook;
-use super::choice::obstacle;
-use super::request::{annotation, families};
+use super::ServiceKey;
+use super::choice::{Seeker, Seeking, obstacle};
+use super::plan::View;
+use super::request::{annotation, families, read};
 use super::wait::some_of;
-use super::{ServiceKey, book};
 use crate::status::is_shown_by_us;
-use crate::world::virtual_ips::VirtualIps;
 
 /// Whose a Service is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +42,7 @@ pub fn judge(
     service: &Service,
     key: &ServiceKey,
     classes: &Classes,
-    book: &AddressBook,
-    vips: &VirtualIps,
+    view: View<'_>,
     claims: impl Fn(IpAddr) -> bool,
 ) -> Verdict {
     let spec = service.spec.as_ref();
@@ -68,7 +66,8 @@ pub fn judge(
     // Our finalizer alone is not enough: another controller may have been faster between it and our
     // first write of the status, or may have overwritten that. Then it is we who give way, for two
     // that write in turns would never end.
-    let is_by_us = |address: &IpAddr| is_shown_by_us(service, *address) || book.pool_of(*address).is_some();
+    let is_by_us =
+        |address: &IpAddr| is_shown_by_us(service, *address) || view.book.pool_of(*address).is_some();
     if has_our_finalizer(service) && addresses.iter().any(is_by_us) {
         return Verdict::Ours;
     }
@@ -83,7 +82,7 @@ pub fn judge(
             ),
         };
     }
-    match adoptable(service, key, entries, &addresses, book, vips) {
+    match adoptable(service, key, entries, &addresses, view) {
         Ok(()) => Verdict::Ours,
         Err(why) => Verdict::HeldByAnother {
             advice: format!(
@@ -99,9 +98,9 @@ fn adoptable(
     key: &ServiceKey,
     entries: &[LoadBalancerIngress],
     addresses: &[IpAddr],
-    book: &AddressBook,
-    vips: &VirtualIps,
+    view: View<'_>,
 ) -> Result<(), String> {
+    let request = read(service).map_err(|wait| wait.message)?;
     if addresses.len() != entries.len() {
         return Err("the status holds a host name".to_owned());
     }
@@ -111,14 +110,14 @@ fn adoptable(
         if !families.contains(&family) || addresses[..at].iter().any(|other| Family::of(*other) == family) {
             return Err(format!("{address} is not the one address of a family of this Service"));
         }
-        match book.pool_of(*address).and_then(|name| book.pool(name)) {
-            None => return Err(format!("no IPPool holds {address}")),
-            Some(pool) if !book::Pool::is_ready(pool) => {
-                return Err(format!("the pool of {address} grants nothing now"));
-            }
-            Some(_) => {}
+        let found = view.book.pool_of(*address).and_then(|name| Some((name, view.book.pool(name)?)));
+        let Some((name, pool)) = found else { return Err(format!("no IPPool holds {address}")) };
+        let seeker = Seeker { view, service, key, request: &request, given: &[], instead_of: None };
+        if let Err(refused) = seeker.is_served_by(name, pool, Some(*address)) {
+            return Err(format!("pool {name} {}", refused.text));
         }
-        if let Some(wait) = obstacle(book, vips, key, *address, false) {
+        let seeking = Seeking { service, key, sharing_key: request.sharing_key.as_deref() };
+        if let Some(wait) = obstacle(view, &seeking, *address, false) {
             return Err(wait.message);
         }
     }

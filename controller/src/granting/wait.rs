@@ -30,6 +30,22 @@ pub mod reasons {
     pub const FAMILY_MISMATCH: &str = "FamilyMismatch";
     /// An annotation says something that it cannot say; the message names it and what to write.
     pub const ANNOTATION_INVALID: &str = "AnnotationInvalid";
+    /// No pool in question serves Services that ask for an internal load balancer.
+    pub const NO_INTERNAL_POOL: &str = "NoInternalPool";
+    /// No pool in question selects the Service's namespace.
+    pub const NAMESPACE_NOT_SELECTED: &str = "NamespaceNotSelected";
+    /// No pool in question selects the Service's labels.
+    pub const SERVICE_NOT_SELECTED: &str = "ServiceNotSelected";
+    /// The namespace uses as many addresses of the pool in question as it may.
+    pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
+    /// The pool in question serves only Services with source ranges.
+    pub const SOURCE_RANGES_REQUIRED: &str = "SourceRangesRequired";
+    /// The address that was asked for lies where the cluster has its ClusterIPs or pods.
+    pub const CLUSTER_ADDRESS: &str = "ClusterAddress";
+    /// The address cannot be shared with those that have it.
+    pub const SHARING_CONFLICT: &str = "SharingConflict";
+    /// The address was released lately and rests for the pool's `releaseDelay`.
+    pub const ADDRESS_RESTING: &str = "AddressResting";
     /// Two things that were asked for exclude each other.
     pub const REQUEST_CONTRADICTORY: &str = "RequestContradictory";
 }
@@ -49,6 +65,8 @@ pub enum Until {
         /// The pools, where the Service names them.
         pools: Option<Vec<String>>,
     },
+    /// Another Service with this sharing key has got an address, or changed.
+    Shared(String),
 }
 
 /// Why no address can be granted.
@@ -70,8 +88,7 @@ impl Wait {
 
     /// Whether it could be had another day with no change to what was asked for.
     pub(crate) fn is_shortage(&self) -> bool {
-        matches!(self.reason, reasons::NO_POOL | reasons::POOL_EXHAUSTED | reasons::POOL_NOT_READY)
-            && matches!(self.until, Until::Any { .. })
+        matches!(self.until, Until::Any { .. })
     }
 }
 

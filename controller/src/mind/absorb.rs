@@ -4,20 +4,21 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use landfall_crds::address::parse_address;
 use landfall_crds::{ClaimRef, IPPool, Speaker, VirtualIP};
 
 use super::subject::{Subject, key};
 use super::{Change, Mind, Now, Unclaimed};
-use crate::granting::book::Holder;
+use crate::granting::book::{ClusterUse, Holder};
 use crate::granting::pool_status::pools_of;
 use crate::granting::verdict;
 use crate::world::endpoints;
 use crate::world::nodes::Changed;
 use crate::world::store::{Offered, version};
-use crate::world::virtual_ips::concerns;
+use crate::world::virtual_ips::{concerns, is_tenants, sharing_keys};
 
 impl Mind {
     pub(super) fn on_services(&mut self, change: Change<Service>) {
@@ -84,6 +85,10 @@ impl Mind {
         self.mark(Subject::Service(key.clone()));
         for address in self.vips.of_service(key).collect::<Vec<_>>() {
             self.mark(Subject::VirtualIp(address));
+            // Whether the pool would grant the address now may depend on the Service.
+            if let Some(pool) = self.vips.get(address).and_then(|vip| vip.spec.pool.clone()) {
+                self.mark(Subject::Pool(pool));
+            }
         }
     }
 
@@ -183,11 +188,13 @@ impl Mind {
                     self.unclaimed.insert(address, Unclaimed { since, step: self.step });
                 } else {
                     self.unclaimed.remove(&address);
+                    self.history.forget(address);
                 }
             }
             None => {
                 self.unclaimed.remove(&address);
                 self.without_history.remove(&address);
+                self.history.forget(address);
                 // Before it is let go, so that nobody else gets it in between.
                 if let Some(was) = was {
                     self.lose(address, was);
@@ -196,14 +203,19 @@ impl Mind {
             }
         }
         self.settle_load(address);
+        self.settle_usage(address);
         self.holder_changed(address);
+        for sharing_key in was.into_iter().chain(is).flat_map(sharing_keys) {
+            self.wake_sharers(&sharing_key);
+        }
         for key in was.into_iter().chain(is).flat_map(concerns) {
             self.mark(Subject::Service(key));
         }
         self.mark(Subject::VirtualIp(address));
-        let taken_from = is.or(was).and_then(|vip| vip.spec.pool.as_deref());
-        for pool in pools_of(&self.book, address, taken_from) {
-            self.mark(Subject::Pool(pool));
+        for vip in was.into_iter().chain(is) {
+            for pool in pools_of(&self.book, address, vip.spec.pool.as_deref()) {
+                self.mark(Subject::Pool(pool));
+            }
         }
     }
 
@@ -212,6 +224,98 @@ impl Mind {
         let claimed = self.vips.get(address).filter(|vip| !vip.spec.claims.is_empty());
         let placement = claimed.and_then(|vip| vip.spec.placement.as_ref());
         self.loads.set(address, placement);
+    }
+
+    /// Counts who uses an address: those who claim it or are about to, and those for whom it is kept at
+    /// their own wish.
+    pub(super) fn settle_usage(&mut self, address: IpAddr) {
+        let vip = self.vips.get(address);
+        let lies_in = self.book.pool_of(address);
+        let named = vip.and_then(|vip| vip.spec.pool.as_deref()).or(lies_in);
+        let claims = vip.into_iter().flat_map(|vip| &vip.spec.claims).map(|claim| claim.namespace.as_str());
+        let kept = vip.and_then(|vip| vip.spec.reservation.as_ref()).filter(|kept| is_tenants(kept));
+        let kept = kept.map(|kept| kept.namespace.as_str());
+        let mut users: BTreeSet<(&str, &str)> =
+            claims.chain(kept).filter_map(|namespace| Some((named?, namespace))).collect();
+        let claimant = self.claimant_of.get(&address).map(|key| key.namespace.as_str());
+        users.extend(claimant.and_then(|namespace| Some((named?, namespace))));
+        if self.usage.set(address, &users) {
+            self.waiting.freed();
+        }
+    }
+
+    pub(super) fn wake_sharers(&mut self, sharing_key: &str) {
+        for key in self.waiting.for_sharing_key(sharing_key) {
+            self.mark(Subject::Service(key));
+        }
+    }
+
+    pub(super) fn on_namespaces(&mut self, change: Change<Namespace>) {
+        let name = |namespace: &Namespace| namespace.metadata.name.clone().unwrap_or_default();
+        match change {
+            Change::Applied(namespace) => {
+                if self.namespaces.put(&namespace) {
+                    self.namespace_changed(&name(&namespace));
+                }
+            }
+            Change::Deleted(namespace) => {
+                if self.namespaces.remove(&name(&namespace)) {
+                    self.namespace_changed(&name(&namespace));
+                }
+            }
+            Change::Listed(all) => {
+                self.namespaces.listed = true;
+                let listed: BTreeSet<String> = all.iter().map(|namespace| name(namespace)).collect();
+                for gone in self.namespaces.names().difference(&listed) {
+                    self.namespaces.remove(gone);
+                    self.namespace_changed(gone);
+                }
+                for namespace in all {
+                    if self.namespaces.put(&namespace) {
+                        self.namespace_changed(&name(&namespace));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks again at the Services of a namespace and at what is kept for it.
+    fn namespace_changed(&mut self, name: &str) {
+        self.mark_pools();
+        let in_it = |key: &&ClaimRef| key.namespace == name;
+        let first = ClaimRef { namespace: name.to_owned(), name: String::new() };
+        for key in self.services.keys_from(&first).take_while(in_it).cloned().collect::<Vec<_>>() {
+            self.mark(Subject::Service(key));
+        }
+        let kept = self.unclaimed.keys().copied().filter(|address| {
+            let vip = self.vips.get(*address);
+            vip.is_some_and(|vip| vip.spec.reservation.as_ref().is_some_and(|kept| kept.namespace == name))
+        });
+        for address in kept.collect::<Vec<_>>() {
+            self.mark(Subject::VirtualIp(address));
+        }
+    }
+
+    pub(super) fn on_service_cidrs(&mut self, change: Change<ServiceCIDR>) {
+        let name = |object: &ServiceCIDR| object.metadata.name.clone().unwrap_or_default();
+        let mut changed = false;
+        match change {
+            Change::Applied(object) => changed = self.service_ranges.put(&object),
+            Change::Deleted(object) => changed = self.service_ranges.remove(&name(&object)),
+            Change::Listed(all) => {
+                let listed: BTreeSet<String> = all.iter().map(|object| name(object)).collect();
+                for gone in self.service_ranges.names().difference(&listed) {
+                    changed |= self.service_ranges.remove(gone);
+                }
+                for object in all {
+                    changed |= self.service_ranges.put(&object);
+                }
+            }
+        }
+        if changed && self.book.set_cluster(ClusterUse::Services, self.service_ranges.all()) {
+            self.mark_services();
+            self.mark_pools();
+        }
     }
 
     pub(super) fn on_pools(&mut self, change: Change<IPPool>) {
@@ -253,6 +357,8 @@ impl Mind {
 
     fn pool_is_gone(&mut self, name: &str) {
         self.pending.void(&Subject::Pool(name.to_owned()), None);
+        self.history.takes_off(name);
+        self.history_has_landed(name);
         self.book.remove_pool(name);
         self.pool_counted.remove(name);
         self.mark_services();
@@ -324,6 +430,7 @@ impl Mind {
         let gateway = Holder::Gateway(name.to_owned());
         self.move_holds(&addresses, &self.nodes.own_addresses(name), &node);
         self.move_holds(&gateways, &self.nodes.gateways(name), &gateway);
+        self.book.set_cluster(ClusterUse::Pods, self.nodes.pod_ranges());
         self.move_holds(&edges, &self.nodes.subnet_edges(name), &Holder::SubnetEdge(name.to_owned()));
         self.mark_services();
         self.mark_pools();

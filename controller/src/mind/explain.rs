@@ -7,6 +7,7 @@ use landfall_crds::ClaimRef;
 use super::Mind;
 use super::subject::Subject;
 use crate::granting::plan::{Slot, plan};
+use crate::granting::request::read;
 use crate::granting::verdict::Verdict;
 
 /// What the mind thinks of one Service.
@@ -47,7 +48,7 @@ impl Mind {
     }
 
     fn explain_plan(&self, key: &ClaimRef, service: &k8s_openapi::api::core::v1::Service) -> Vec<String> {
-        let plan = plan(self.view(), service, key);
+        let plan = plan(self.view(), service, key, &read(service));
         let mut next = Vec::new();
         for family in &plan.families {
             match &family.slot {

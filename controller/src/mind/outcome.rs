@@ -48,6 +48,9 @@ impl Mind {
             Outcome::Done => {}
             Outcome::Refused(refusal) => return self.on_refusal(now, effect, subject, &refusal, out),
         }
+        if let Subject::Pool(name) = &subject {
+            self.history_has_landed(name);
+        }
         self.pending.succeeded(&subject);
         self.publish(notes, out);
         self.has_landed(effect, subject);
@@ -74,6 +77,10 @@ impl Mind {
             }
             Refusal::Invalid(message) => {
                 self.pending.failed(&subject, now.monotonic);
+                if let Subject::Pool(name) = &subject {
+                    // A history is no reason to hold a release up.
+                    self.history_has_landed(name);
+                }
                 if let (Effect::SetVirtualIpStatus { .. }, Subject::VirtualIp(address)) = (effect, &subject) {
                     // A history is no reason to hold a release up.
                     self.without_history.insert(*address);
@@ -143,8 +150,12 @@ impl Mind {
             }
             self.mark(Subject::Service(key));
         }
+        if let Some(sharing_key) = self.sharing.remove(&address) {
+            self.wake_sharers(&sharing_key);
+        }
         self.let_go(address, &Holder::Busy);
         self.settle_load(address);
+        self.settle_usage(address);
     }
 
     fn publish(&mut self, notes: Vec<Note>, out: &mut Vec<Effect>) {
@@ -157,7 +168,12 @@ impl Mind {
     fn failure_note(&self, effect: &Effect, message: &str) -> Option<Note> {
         let key = match effect {
             Effect::CreateVirtualIp { spec, .. } | Effect::UpdateVirtualIp { spec, .. } => {
-                spec.claims.first().map(crate::world::virtual_ips::key_of_claim)
+                // The one that is being given the address, where several share it.
+                let address = subject::of(effect).and_then(|subject| match subject {
+                    Subject::VirtualIp(address) => self.claimant_of.get(&address).cloned(),
+                    _ => None,
+                });
+                address.or_else(|| spec.claims.first().map(crate::world::virtual_ips::key_of_claim))
             }
             _ => match subject::of(effect) {
                 Some(Subject::Service(key)) => Some(key),

@@ -1,15 +1,24 @@
 //! A pool's status, counted and written at a limited pace.
 
+use std::time::Duration;
+
 use super::subject::{Subject, exactly};
 use super::{Mind, Now};
 use crate::effects::Effect;
-use crate::granting::pool_status::changed_status;
+use crate::granting::outside::outside_of;
+use crate::granting::pool_status::{Seen, changed_status};
+
+/// The least time between two looks at a pool's status while something is to be noted there.
+const HISTORY_PACE: Duration = Duration::from_millis(100);
 
 impl Mind {
     pub(super) fn look_at_pool(&mut self, now: Now, name: &str, out: &mut Vec<Effect>) {
         let subject = Subject::Pool(name.to_owned());
         if let Some(counted) = self.pool_counted.get(name) {
-            let next = *counted + self.config.pool_status_pace;
+            // A release waits for what is to be noted.
+            let pace =
+                if self.history.is_waiting(name) { HISTORY_PACE } else { self.config.pool_status_pace };
+            let next = *counted + pace;
             if now.monotonic < next {
                 return self.pending.wake(&subject, next);
             }
@@ -19,9 +28,18 @@ impl Mind {
         }
         let Some(pool) = self.book.pool(name) else { return };
         self.pool_counted.insert(name.to_owned(), now.monotonic);
-        let Some(status) = changed_status(name, pool, &self.book, &self.vips, &self.nodes, now.wall) else {
-            return;
+        let seen = Seen {
+            book: &self.book,
+            vips: &self.vips,
+            nodes: &self.nodes,
+            outside: outside_of(self.view(), &self.services, name),
+            noted: self.history.of(name),
         };
+        let Some(status) = changed_status(name, pool, seen, now.wall) else {
+            self.history.takes_off(name);
+            return self.history_has_landed(name);
+        };
+        self.history.takes_off(name);
         let effect = Effect::SetPoolStatus { pool: exactly(&pool.object.metadata), status: Box::new(status) };
         self.want(effect, Vec::new(), out);
     }

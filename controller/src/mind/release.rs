@@ -1,8 +1,11 @@
 //! The next missing step of a release: claim dropped, withdrawn from the LAN, finalizers, VirtualIP.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use landfall_crds::names::finalizers::LOAD_BALANCER_CLEANUP;
@@ -14,9 +17,10 @@ use super::{Mind, Now};
 use crate::conditions::whole_seconds;
 use crate::effects::{Effect, Note};
 use crate::granting::claim::without_claim;
+use crate::granting::reservation::{after_claim, live, rests_until};
 use crate::granting::verdict::{self, Verdict, has_finalizer, has_our_finalizer};
 use crate::status::{OURS, conditions_of};
-use crate::world::virtual_ips::{claim_of, has_finalizer as is_held_back, is_deleting, last_holder};
+use crate::world::virtual_ips::{claim_of, has_finalizer as is_held_back, is_deleting};
 
 /// So many past holders are remembered.
 const HISTORY: usize = 10;
@@ -39,7 +43,7 @@ impl Mind {
         }
         self.settle_lost(now, key, |_| false, out);
         for address in claimed {
-            self.drop_claim(now, address, key, Vec::new(), out);
+            self.drop_claim(now, address, key, true, Vec::new(), out);
         }
     }
 
@@ -74,7 +78,7 @@ impl Mind {
         let claimed: Vec<IpAddr> = self.vips.claimed_by(key).collect();
         for address in &claimed {
             let notes = vec![note(service, false, "DeletingLoadBalancer", "Deleting load balancer")];
-            self.drop_claim(now, *address, key, notes, out);
+            self.drop_claim(now, *address, key, true, notes, out);
         }
         if !claimed.is_empty() || self.claiming.contains_key(key) {
             return;
@@ -145,12 +149,14 @@ impl Mind {
         false
     }
 
-    /// Takes the Service's claim off a VirtualIP, after noting who held it.
+    /// Takes the Service's claim off a VirtualIP, after noting who held it. `gone` says that it holds
+    /// nothing any more, rather than another address: then this one may be kept for it.
     pub(super) fn drop_claim(
         &mut self,
         now: Now,
         address: IpAddr,
         key: &ClaimRef,
+        gone: bool,
         notes: Vec<Note>,
         out: &mut Vec<Effect>,
     ) {
@@ -165,7 +171,7 @@ impl Mind {
                 namespace: key.namespace.clone(),
                 name: key.name.clone(),
                 uid: claim.uid.clone(),
-                since: None,
+                since: claim.since.clone(),
                 until: Time(whole_seconds(now.wall)),
             };
             let before = vip.status.iter().flat_map(|status| status.last_holders.iter().cloned());
@@ -173,7 +179,10 @@ impl Mind {
             let status = Box::new(VirtualIPStatus { last_holders, ..VirtualIPStatus::default() });
             return self.want(Effect::SetVirtualIpStatus { virtual_ip, status }, notes, out);
         }
-        let spec = Box::new(without_claim(&vip.spec, key));
+        let mut spec = Box::new(without_claim(&vip.spec, key));
+        let pool = vip.spec.pool.as_deref().and_then(|name| self.book.pool(name));
+        let pool = pool.map(|pool| &*pool.object);
+        spec.reservation = after_claim(vip.spec.reservation.as_ref(), key, gone, pool, now.wall);
         self.want(Effect::UpdateVirtualIp { virtual_ip, spec }, Vec::new(), out);
     }
 
@@ -182,19 +191,32 @@ impl Mind {
         let Some(vip) = self.vips.get(address).map(Arc::clone) else { return };
         let Some(unclaimed) = self.unclaimed.get(&address).copied() else { return };
         let subject = Subject::VirtualIp(address);
-        let stays = vip.spec.reservation.is_some() && !is_deleting(&vip);
+        let reservation = live(&vip, now.wall, &self.namespaces);
+        let stays = reservation.is_some() && !is_deleting(&vip);
+        if let Some(expires) = reservation.and_then(|reservation| reservation.expires.as_ref()) {
+            self.pending.wake(&subject, at_wall(now, expires.0));
+        }
         if stays && !is_held_back(&vip) || is_deleting(&vip) && !is_held_back(&vip) {
             return;
         }
+        // Noted while the release goes on, so that it takes no longer.
+        let is_noted = stays || self.is_in_history(address, &vip);
         if self.pending.in_flight(&subject) || !self.is_withdrawn(now, address, &subject) {
             return;
         }
-        if let Some(holder) = last_holder(&vip)
-            && !self.has_let_go(now, &holder, address, unclaimed.step, out)
-        {
-            return;
+        for holder in late_holders(&vip, now) {
+            if !self.has_let_go(now, &holder, address, unclaimed.step, out) {
+                return;
+            }
         }
-        if !self.may_act_on(&subject, now) {
+        if !stays && !is_deleting(&vip) {
+            let pool = self.book.pool_of(address).and_then(|name| self.book.pool(name));
+            if let Some(until) = rests_until(&vip, pool.map(|pool| &*pool.object)).filter(|at| *at > now.wall)
+            {
+                return self.pending.wake(&subject, at_wall(now, until));
+            }
+        }
+        if !is_noted || !self.may_act_on(&subject, now) {
             return;
         }
         let virtual_ip = exactly(&vip.metadata);
@@ -235,6 +257,24 @@ impl Mind {
         }
         true
     }
+}
+
+/// Those who may still show the address: whoever held it last, and who shared it until lately.
+fn late_holders(vip: &VirtualIP, now: Now) -> BTreeSet<ClaimRef> {
+    let known = vip.status.iter().flat_map(|status| &status.last_holders);
+    let age = |holder: &PastHolder| now.wall.as_second().saturating_sub(holder.until.0.as_second());
+    let is_late = |(place, holder): &(usize, &PastHolder)| *place == 0 || age(holder) < RECENT_SECONDS;
+    let late = known.enumerate().filter(is_late);
+    late.map(|(_, holder)| ClaimRef { namespace: holder.namespace.clone(), name: holder.name.clone() })
+        .collect()
+}
+
+/// The monotonic time of a moment by the wall clock, looked at again after an hour at most, since that
+/// clock may be set.
+fn at_wall(now: Now, moment: Timestamp) -> Instant {
+    const LONGEST: Duration = Duration::from_secs(3600);
+    let left = Duration::try_from(moment.duration_since(now.wall)).unwrap_or_default();
+    now.monotonic + left.min(LONGEST)
 }
 
 /// Whether the release under way has been noted already.

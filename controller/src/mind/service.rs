@@ -1,12 +1,13 @@
 //! The next missing step of a Service that is ours: finalizers, VirtualIPs, status.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
-use landfall_crds::names::conditions::{GRANTED, SERVICE_ANNOUNCED};
-use landfall_crds::{ClaimRef, Placement, VirtualIPSpec, virtual_ip_name};
+use landfall_crds::names::conditions::{EXTERNAL_IP_CONFLICT, GRANTED, SERVICE_ANNOUNCED};
+use landfall_crds::{Candidate, ClaimRef, IPPool, Placement, TrafficPolicy, VirtualIPSpec, virtual_ip_name};
 
 use super::subject::{Subject, exactly};
 use super::{Mind, Now};
@@ -14,13 +15,17 @@ use crate::conditions::{Wanted, already_said, find, with_times};
 use crate::effects::{Effect, Note};
 use crate::granting::book::Holder;
 use crate::granting::choice::Chosen;
-use crate::granting::claim;
-use crate::granting::plan::{Plan, Slot, plan, pool_to_name};
+use crate::granting::claim::{self, Claiming};
+use crate::granting::named;
+use crate::granting::outside::outside;
+use crate::granting::plan::{Plan, Slot, View, is_withheld, plan, pool_to_name};
+use crate::granting::request::{Request, read};
+use crate::granting::reservation::while_claimed;
 use crate::granting::verdict::{self, Verdict, has_both_finalizers, judge};
 use crate::granting::wait::{Until, some_of};
 use crate::ranking::{Reach, eligible, order};
 use crate::status::{self, Announcement, OURS};
-use crate::world::virtual_ips::{claim_of, is_deleting};
+use crate::world::virtual_ips::{claim_in, claim_of, is_deleting, key_of_claim};
 
 impl Mind {
     pub(super) fn look_at_service(&mut self, now: Now, key: &ClaimRef, out: &mut Vec<Effect>) {
@@ -46,14 +51,17 @@ impl Mind {
             self.vips.get(address).is_some_and(|vip| claim_of(vip, key).is_some())
                 || self.lost.get(key).is_some_and(|lost| lost.contains_key(&address))
         };
-        judge(service, key, &self.classes, &self.book, &self.vips, claims)
+        judge(service, key, &self.classes, self.view(), claims)
     }
 
     fn grant(&mut self, now: Now, key: &ClaimRef, service: &Arc<Service>, out: &mut Vec<Effect>) {
-        let plan = plan(self.view(), service, key);
+        let request = read(service);
+        let plan = plan(self.view(), service, key, &request);
         self.settle_lost(now, key, |address| plan.wants(address), out);
         let waits = plan.waits().map(|wait| wait.until.clone());
-        let until = waits.chain(plan.forgone.iter().copied().map(Until::Free)).collect();
+        let sharers = request.as_ref().ok().and_then(|request| request.sharing_key.clone());
+        let sharers = sharers.filter(|_| !plan.has_all()).map(Until::Shared);
+        let until = waits.chain(plan.forgone.iter().copied().map(Until::Free)).chain(sharers).collect();
         let goes_without = plan.goes_without();
         self.waiting.put(key, self.age(key), until, goes_without);
 
@@ -65,24 +73,27 @@ impl Mind {
             }
             return;
         }
+        let asked = Asked { service, key, request: request.as_ref().ok() };
         for family in &plan.families {
             match &family.slot {
-                Slot::Held(address) => self.keep(now, *address, service, key, out),
-                Slot::Take(chosen) => self.take(now, chosen, service, key, out),
+                Slot::Held(address) => self.keep(now, *address, asked, out),
+                Slot::Take(chosen) => self.take(now, chosen, asked, out),
                 Slot::Switch { from, to } => {
-                    self.keep(now, *from, service, key, out);
-                    self.take(now, to, service, key, out);
+                    self.keep(now, *from, asked, out);
+                    self.take(now, to, asked, out);
                 }
                 Slot::UnderWay(_) | Slot::Empty => {}
             }
         }
-        if !plan.is_unfinished() {
-            self.show(now, key, service, &plan, out);
+        // What collides with others is given up at once, whatever else is still to be claimed.
+        if !plan.is_unfinished() || plan.has_left(verdict::addresses(service)) {
+            self.show(now, asked, &plan, out);
         }
     }
 
     /// Brings the VirtualIP of an address that the Service holds up to date.
-    fn keep(&mut self, now: Now, address: IpAddr, service: &Service, key: &ClaimRef, out: &mut Vec<Effect>) {
+    fn keep(&mut self, now: Now, address: IpAddr, asked: Asked<'_>, out: &mut Vec<Effect>) {
+        let Asked { service, key, .. } = asked;
         let Some(vip) = self.vips.get(address).map(Arc::clone) else { return };
         if !self.may_act_at(address, key, now) {
             return;
@@ -94,7 +105,7 @@ impl Mind {
             self.want(Effect::DeleteVirtualIp { virtual_ip: exactly(&vip.metadata) }, Vec::new(), out);
             return;
         }
-        let spec = self.spec_of(now, Some(&vip.spec), address, None, service, key);
+        let spec = self.spec_of(now, Some(&vip.spec), address, None, asked);
         if spec != vip.spec {
             self.loads.set(address, spec.placement.as_ref());
             let virtual_ip = exactly(&vip.metadata);
@@ -103,7 +114,8 @@ impl Mind {
     }
 
     /// Claims an address.
-    fn take(&mut self, now: Now, chosen: &Chosen, service: &Service, key: &ClaimRef, out: &mut Vec<Effect>) {
+    fn take(&mut self, now: Now, chosen: &Chosen, asked: Asked<'_>, out: &mut Vec<Effect>) {
+        let Asked { key, .. } = asked;
         let address = chosen.address;
         if !self.may_act_at(address, key, now) {
             return;
@@ -112,11 +124,15 @@ impl Mind {
         let lost = self.lost.get(key).and_then(|lost| lost.get(&address));
         let lost = lost.map(|lost| lost.spec.clone());
         let current = known.as_ref().map(|vip| vip.spec.clone()).or(lost);
-        let spec =
-            Box::new(self.spec_of(now, current.as_ref(), address, chosen.pool.as_deref(), service, key));
+        let spec = Box::new(self.spec_of(now, current.as_ref(), address, chosen.pool.as_deref(), asked));
         self.loads.set(address, spec.placement.as_ref());
+        let claim = claim_in(&spec.claims, key);
+        if let Some(sharing) = claim.and_then(|claim| claim.sharing.as_ref()) {
+            self.sharing.insert(address, sharing.key.clone());
+        }
         self.claiming.entry(key.clone()).or_default().insert(address);
         self.claimant_of.insert(address, key.clone());
+        self.settle_usage(address);
         let effect = match known {
             Some(vip) => Effect::UpdateVirtualIp { virtual_ip: exactly(&vip.metadata), spec },
             None => {
@@ -134,30 +150,63 @@ impl Mind {
         current: Option<&VirtualIPSpec>,
         address: IpAddr,
         pool: Option<&str>,
-        service: &Service,
-        key: &ClaimRef,
+        asked: Asked<'_>,
     ) -> VirtualIPSpec {
+        let Asked { service, key, request } = asked;
         let name = current
             .and_then(|spec| spec.pool.as_deref())
             .or(pool)
             .or_else(|| self.book.pool_of(address))
             .map(|name| pool_to_name(&self.book, service, address, name));
         let pool = name.as_deref().and_then(|name| self.book.pool(name)).map(|pool| Arc::clone(&pool.object));
-        let announce = match &pool {
+        let requires_ranges = pool.as_ref().is_some_and(|pool| pool.spec.require_source_ranges);
+        let claiming = Claiming { service, key, request, requires_ranges, now: now.wall };
+        let mut spec = claim::with_claim(current, address, &claiming, Placement::default());
+        spec.announce = match &pool {
             Some(pool) => claim::announce(pool),
             None => current.and_then(|spec| spec.announce.clone()),
         };
-        let is_local = claim::traffic_policy(service) == landfall_crds::TrafficPolicy::Local;
+        spec.pool = name;
+        spec.reservation = while_claimed(
+            spec.reservation.as_ref(),
+            key,
+            request.is_some_and(|request| request.reserve),
+            pool.as_deref(),
+            &self.namespaces,
+        );
         let standing = current.and_then(|spec| spec.placement.as_ref());
-        let family = landfall_crds::address::Family::of(address);
+        let withheld = match (claim_in(&spec.claims, key), &pool) {
+            (Some(claim), Some(pool)) => is_withheld(service, claim, pool),
+            _ => false,
+        };
+        let candidates = if withheld {
+            Vec::new()
+        } else {
+            self.candidates_for(address, &spec, pool.as_deref(), standing)
+        };
+        let epoch = match standing {
+            Some(placement) => placement.epoch,
+            None => self.next_epoch(now.wall),
+        };
+        spec.placement = Some(Placement { epoch, candidates });
+        spec
+    }
+
+    /// The nodes that may announce an address, best first.
+    fn candidates_for(
+        &self,
+        address: IpAddr,
+        spec: &VirtualIPSpec,
+        pool: Option<&IPPool>,
+        standing: Option<&Placement>,
+    ) -> Vec<Candidate> {
         let reach = Reach {
             address,
-            interfaces: announce.as_ref().map(|announce| announce.interfaces.as_slice()).unwrap_or_default(),
+            interfaces: spec.announce.as_ref().map(|announce| &*announce.interfaces).unwrap_or_default(),
             selector: pool
-                .as_ref()
                 .and_then(|pool| pool.spec.announce.as_ref())
                 .and_then(|announce| announce.node_selector.as_ref()),
-            local: is_local.then(|| self.endpoints.local_nodes(key, family)),
+            local: self.local_nodes(address, spec),
         };
         let mut nodes = eligible(&self.nodes, &reach);
         let before = standing.map(|placement| placement.candidates.as_slice()).unwrap_or_default();
@@ -167,16 +216,17 @@ impl Mind {
                 node.may_join = false;
             }
         }
-        let candidates = order(address, before, &nodes, &self.loads);
-        let epoch = match standing {
-            Some(placement) => placement.epoch,
-            None => self.next_epoch(now.wall),
-        };
-        let placement = Placement { epoch, candidates };
-        let mut spec = claim::with_claim(current, address, service, key, placement);
-        spec.pool = name;
-        spec.announce = announce;
-        spec
+        order(address, before, &nodes, &self.loads)
+    }
+
+    /// The nodes with endpoints of everyone on the address whose traffic policy is Local; nothing where
+    /// nobody's is.
+    fn local_nodes(&self, address: IpAddr, spec: &VirtualIPSpec) -> Option<BTreeSet<&str>> {
+        let family = landfall_crds::address::Family::of(address);
+        let local = spec.claims.iter().filter(|claim| claim.traffic_policy == TrafficPolicy::Local);
+        local
+            .map(|claim| self.endpoints.local_nodes(&key_of_claim(claim), family))
+            .reduce(|all, of_one| &all & &of_one)
     }
 
     /// An epoch above every other: by the clock, unless that has been set back.
@@ -186,16 +236,17 @@ impl Mind {
     }
 
     /// Writes the status of a Service whose claims are all written, then lets go of what is not shown.
-    fn show(&mut self, now: Now, key: &ClaimRef, service: &Service, plan: &Plan, out: &mut Vec<Effect>) {
+    fn show(&mut self, now: Now, asked: Asked<'_>, plan: &Plan, out: &mut Vec<Effect>) {
+        let Asked { service, key, .. } = asked;
         let held = plan.held();
         let ingress = status::ingress_of(&held);
         let is_shown = status::same_ingress(verdict::ingress(service), &ingress);
         if is_shown {
             for address in &plan.surplus {
-                self.drop_claim(now, *address, key, Vec::new(), out);
+                self.drop_claim(now, *address, key, false, Vec::new(), out);
             }
         }
-        let wanted = self.conditions_of(now, key, service, plan);
+        let wanted = self.conditions_of(now, asked, plan);
         let generation = service.metadata.generation;
         let known = status::conditions_of(service);
         if is_shown && already_said(known, &wanted, &OURS, generation) {
@@ -214,6 +265,7 @@ impl Mind {
         }
         let conditions = with_times(known, &wanted, generation, now.wall);
         let mut notes = notes_of(service, &wanted);
+        notes.extend(self.note_to_offender(service, key, &held));
         let exactly = exactly(&service.metadata);
         if is_shown {
             self.conditions_written.insert(key.clone(), now.monotonic);
@@ -263,9 +315,10 @@ impl Mind {
         stale.is_empty()
     }
 
-    fn conditions_of(&mut self, now: Now, key: &ClaimRef, service: &Service, plan: &Plan) -> Vec<Wanted> {
-        let pool_of = |address| self.vips.get(address).and_then(|vip| vip.spec.pool.clone());
-        let mut wanted = vec![status::granted(plan, service, &self.book, pool_of)];
+    fn conditions_of(&mut self, now: Now, asked: Asked<'_>, plan: &Plan) -> Vec<Wanted> {
+        let Asked { service, key, .. } = asked;
+        let origin = |address| origin_of(self.view(), asked, address);
+        let mut wanted = vec![status::granted(plan, service, origin)];
         let held = plan.held();
         if held.is_empty() {
             self.unannounced.remove(key);
@@ -273,7 +326,11 @@ impl Mind {
         }
         let vips = held.iter().filter_map(|address| Some((*address, &**self.vips.get(*address)?)));
         let has_speakers = self.nodes.iter().next().is_some();
-        let announcement = status::announcement(vips, claim::traffic_policy(service), has_speakers);
+        let withheld = held.iter().copied().find(|address| self.is_withheld_at(*address, asked));
+        let announcement = match withheld {
+            Some(address) => status::withheld(address),
+            None => status::announcement(vips, claim::traffic_policy(service), has_speakers),
+        };
         let known = status::conditions_of(service);
         let mut patient = false;
         if matches!(announcement, Announcement::Missing(_)) && !status::says_not_announced(known) {
@@ -287,7 +344,65 @@ impl Mind {
             self.unannounced.remove(key);
         }
         wanted.push(status::announced_condition(&announcement, known, patient));
+        wanted.extend(self.external_ip_conflict(key, &held));
         wanted
+    }
+
+    fn is_withheld_at(&self, address: IpAddr, asked: Asked<'_>) -> bool {
+        let Some(vip) = self.vips.get(address) else { return false };
+        let pool = vip.spec.pool.as_deref().and_then(|name| self.book.pool(name));
+        claim_of(vip, asked.key)
+            .is_some_and(|claim| pool.is_some_and(|pool| is_withheld(asked.service, claim, &pool.object)))
+    }
+
+    /// What to tell the owner of a Service whose external IPs are in conflict, once.
+    fn note_to_offender(&self, service: &Service, key: &ClaimRef, held: &[IpAddr]) -> Option<Note> {
+        if find(status::conditions_of(service), EXTERNAL_IP_CONFLICT).is_some() {
+            return None;
+        }
+        let offenders = held.iter().flat_map(|address| {
+            self.book.holders(*address).iter().filter_map(move |holder| match holder {
+                Holder::ExternalIp(by) if by != key => Some((*address, by)),
+                _ => None,
+            })
+        });
+        let (address, offender) = offenders.into_iter().next()?;
+        let message = format!(
+            "{address} in spec.externalIPs is the load balancer address of Service {}: remove the entry",
+            named(key)
+        );
+        Some(note(self.services.get(offender)?, true, "ExternalIPConflict", message))
+    }
+
+    /// Whether another Service lists one of the addresses in its `spec.externalIPs`: kube-proxy then
+    /// leads their traffic astray inside the cluster (CVE-2020-8554).
+    fn external_ip_conflict(&self, key: &ClaimRef, held: &[IpAddr]) -> Option<Wanted> {
+        held.iter().find_map(|address| {
+            self.book.holders(*address).iter().find_map(|holder| match holder {
+                Holder::ExternalIp(by) if by != key => Some(status::external_ip_conflict(*address, by)),
+                _ => None,
+            })
+        })
+    }
+}
+
+/// A Service that is ours, and what it asks for, where that is understood.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    service: &'a Service,
+    key: &'a ClaimRef,
+    request: Option<&'a Request>,
+}
+
+/// Where an address that the Service holds comes from, in words; and why its pool would not give it now.
+fn origin_of(view: View<'_>, asked: Asked<'_>, address: IpAddr) -> String {
+    let named = view.vips.get(address).and_then(|vip| vip.spec.pool.as_deref());
+    match named {
+        None => format!("{address}"),
+        Some(name) => match outside(view, asked.service, asked.key, asked.request, address, name) {
+            None => format!("{address} from pool {name}"),
+            Some(why) => format!("{address} ({why}; address kept)"),
+        },
     }
 }
 
@@ -308,6 +423,9 @@ fn notes_of(service: &Service, wanted: &[Wanted]) -> Vec<Note> {
             }
             (SERVICE_ANNOUNCED, "False", _) => {
                 Some(note(service, true, "UnAvailableLoadBalancer", wanted.message.clone()))
+            }
+            (EXTERNAL_IP_CONFLICT, "True", reason) => {
+                Some(note(service, true, reason, wanted.message.clone()))
             }
             _ => None,
         })

@@ -7,7 +7,9 @@ use std::ops::Bound;
 use landfall_crds::ClaimRef;
 use landfall_crds::address::Family;
 
-use crate::granting::book::AddressBook;
+use super::Mind;
+use crate::granting::choice::{Seeker, could_have};
+use crate::granting::request::read;
 use crate::granting::wait::Until;
 
 /// What a Service waits for.
@@ -24,9 +26,19 @@ pub(crate) struct Waiting {
     entries: BTreeMap<(i64, ClaimRef), Entry>,
     age_of: BTreeMap<ClaimRef, i64>,
     for_address: BTreeMap<IpAddr, BTreeSet<ClaimRef>>,
+    for_sharing_key: BTreeMap<String, BTreeSet<ClaimRef>>,
     something_is_free: bool,
     /// The last one that was woken for what is free.
     cursor: Option<(i64, ClaimRef)>,
+}
+
+fn forget<Key: Ord>(index: &mut BTreeMap<Key, BTreeSet<ClaimRef>>, at: &Key, key: &ClaimRef) {
+    if let Some(keys) = index.get_mut(at) {
+        keys.remove(key);
+        if keys.is_empty() {
+            index.remove(at);
+        }
+    }
 }
 
 impl Waiting {
@@ -36,8 +48,14 @@ impl Waiting {
             return;
         }
         for until in &until {
-            if let Until::Free(address) = until {
-                self.for_address.entry(*address).or_default().insert(key.clone());
+            match until {
+                Until::Free(address) => {
+                    self.for_address.entry(*address).or_default().insert(key.clone());
+                }
+                Until::Shared(sharing_key) => {
+                    self.for_sharing_key.entry(sharing_key.clone()).or_default().insert(key.clone());
+                }
+                Until::Edited | Until::Any { .. } => {}
             }
         }
         self.entries.insert((age, key.clone()), Entry { until, goes_without });
@@ -48,13 +66,10 @@ impl Waiting {
         let Some(age) = self.age_of.remove(key) else { return };
         let Some(entry) = self.entries.remove(&(age, key.clone())) else { return };
         for until in entry.until {
-            if let Until::Free(address) = until
-                && let Some(keys) = self.for_address.get_mut(&address)
-            {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.for_address.remove(&address);
-                }
+            match until {
+                Until::Free(address) => forget(&mut self.for_address, &address, key),
+                Until::Shared(sharing_key) => forget(&mut self.for_sharing_key, &sharing_key, key),
+                Until::Edited | Until::Any { .. } => {}
             }
         }
     }
@@ -69,6 +84,11 @@ impl Waiting {
         self.for_address.get(&address).into_iter().flatten().cloned().collect()
     }
 
+    /// Who waits for others with this sharing key: to be asked again whenever one of them has changed.
+    pub(crate) fn for_sharing_key(&self, sharing_key: &str) -> Vec<ClaimRef> {
+        self.for_sharing_key.get(sharing_key).into_iter().flatten().cloned().collect()
+    }
+
     /// Who goes without what it could have, and so is told something else once that is gone too.
     pub(crate) fn going_without(&self) -> Vec<ClaimRef> {
         let without = self.entries.iter().filter(|(_, entry)| entry.goes_without);
@@ -81,33 +101,57 @@ impl Waiting {
         self.cursor = None;
     }
 
-    /// The next Service that may now get what it waits for. One at a time, since the first may take
-    /// what the second hopes for.
-    pub(crate) fn next_to_wake(&mut self, book: &AddressBook) -> Option<ClaimRef> {
+    /// The next Service that may now get what it waits for, oldest first. One at a time, since the first
+    /// may take what the second hopes for.
+    pub(crate) fn next_to_wake(
+        &mut self,
+        could_have: impl Fn(&ClaimRef, Family, Option<&[String]>) -> bool,
+    ) -> Option<ClaimRef> {
         if !self.something_is_free {
             return None;
         }
         let from = self.cursor.take().map_or(Bound::Unbounded, Bound::Excluded);
-        let anywhere = |family| {
-            book.pools().any(|(name, pool)| {
-                pool.object.spec.auto_assign && pool.is_ready() && book.lowest_free(name, family).is_some()
-            })
-        };
-        let free = [(Family::IPv4, anywhere(Family::IPv4)), (Family::IPv6, anywhere(Family::IPv6))];
-        let may_succeed = |until: &Until| match until {
-            Until::Edited | Until::Free(_) => false,
-            Until::Any { family, pools: None } => free.contains(&(*family, true)),
-            Until::Any { family, pools: Some(names) } => {
-                names.iter().any(|name| book.lowest_free(name, *family).is_some())
-            }
+        let may_succeed = |key: &ClaimRef, until: &Until| match until {
+            Until::Edited | Until::Free(_) | Until::Shared(_) => false,
+            Until::Any { family, pools } => could_have(key, *family, pools.as_deref()),
         };
         let found = self
             .entries
             .range((from, Bound::Unbounded))
-            .find(|(_, entry)| entry.until.iter().any(may_succeed))
+            .find(|((_, key), entry)| entry.until.iter().any(|until| may_succeed(key, until)))
             .map(|(at, _)| at.clone());
         self.something_is_free = found.is_some();
         self.cursor = found;
         self.cursor.as_ref().map(|(_, key)| key.clone())
+    }
+}
+
+impl Mind {
+    /// The next Service that waits and may now get an address.
+    pub(super) fn next_to_wake(&mut self) -> Option<ClaimRef> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        // Whether anybody at all could have an address is asked once, not for each.
+        let anywhere = |family| {
+            let mut pools = self.book.pools();
+            pools.any(|(name, pool)| {
+                pool.object.spec.auto_assign
+                    && pool.is_ready()
+                    && self.book.lowest_free(name, family).is_some()
+            })
+        };
+        let free = [(Family::IPv4, anywhere(Family::IPv4)), (Family::IPv6, anywhere(Family::IPv6))];
+        let found = waiting.next_to_wake(|key, family, pools| {
+            (pools.is_some() || free.contains(&(family, true))) && self.could_have(key, family, pools)
+        });
+        self.waiting = waiting;
+        found
+    }
+
+    fn could_have(&self, key: &ClaimRef, family: Family, pools: Option<&[String]>) -> bool {
+        let Some(service) = self.services.get(key) else { return false };
+        let Ok(request) = read(service) else { return false };
+        let instead_of = self.vips.claimed_by(key).find(|address| Family::of(*address) == family);
+        let view = self.view();
+        could_have(&Seeker { view, service, key, request: &request, given: &[], instead_of }, family, pools)
     }
 }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
@@ -24,8 +25,13 @@ use crate::metrics::Metrics;
 use crate::mind::{Change, Event};
 use crate::trouble::{Trouble, in_short, status_of};
 
-/// The kinds that are watched.
-pub const KINDS: [&str; 6] = ["Service", "IPPool", "VirtualIP", "Speaker", "Node", "EndpointSlice"];
+/// The kinds that are watched and must be known before anything is decided. ServiceCIDRs are watched
+/// besides, where the API server has them.
+pub const KINDS: [&str; 7] =
+    ["Service", "IPPool", "VirtualIP", "Speaker", "Node", "Namespace", "EndpointSlice"];
+
+/// How long a kind that the API server does not have is left alone.
+const ABSENT_KIND: Duration = Duration::from_secs(300);
 
 /// Starts all watches. They end with the set.
 ///
@@ -38,7 +44,8 @@ pub fn start(
     tasks: &mut JoinSet<()>,
 ) {
     let (done, mut virtual_ips_listed) = watch::channel(false);
-    let all = Sink { events: events.clone(), metrics: metrics.clone(), listed: listed.clone(), done: None };
+    let all =
+        Sink { events: events.clone(), metrics: metrics.clone(), listed: Some(listed.clone()), done: None };
     // The mind's first picture of VirtualIPs must not be newer than that of Services: an address could
     // seem to belong to nobody, or to somebody else, whose Service is only not known yet.
     let services = follow::<Service>(client.clone(), "Service", strip::service, Event::Service, all.clone());
@@ -57,12 +64,26 @@ pub fn start(
     ));
     tasks.spawn(follow::<Speaker>(client.clone(), "Speaker", strip::metadata, Event::Speaker, all.clone()));
     tasks.spawn(follow::<Node>(client.clone(), "Node", strip::node, Event::Node, all.clone()));
+    tasks.spawn(follow::<Namespace>(
+        client.clone(),
+        "Namespace",
+        strip::namespace,
+        Event::Namespace,
+        all.clone(),
+    ));
     tasks.spawn(follow::<EndpointSlice>(
         client.clone(),
         "EndpointSlice",
         strip::endpoint_slice,
         Event::EndpointSlice,
-        all,
+        all.clone(),
+    ));
+    tasks.spawn(follow::<ServiceCIDR>(
+        client.clone(),
+        "ServiceCIDR",
+        strip::metadata,
+        Event::ServiceCidr,
+        Sink { listed: None, ..all },
     ));
 }
 
@@ -71,7 +92,8 @@ pub fn start(
 struct Sink {
     events: mpsc::Sender<Event>,
     metrics: Metrics,
-    listed: watch::Sender<usize>,
+    /// Counts the kinds that are known; absent where the API server need not have the kind at all.
+    listed: Option<watch::Sender<usize>>,
     /// Where else the first complete list of this kind is told.
     done: Option<watch::Sender<bool>>,
 }
@@ -121,6 +143,11 @@ async fn follow<K>(
                     streaming = false;
                     break;
                 }
+                Err(error) if sink.listed.is_none() && is_absent(&error) => {
+                    tracing::debug!("{subject}: the API server does not have this kind");
+                    tokio::time::sleep(ABSENT_KIND).await;
+                    break;
+                }
                 Err(error) => {
                     sink.metrics.watch_failed(kind);
                     if let Some(advice) = advice::<K>(&error) {
@@ -135,7 +162,9 @@ async fn follow<K>(
                 return;
             }
             if complete && std::mem::take(&mut first) {
-                sink.listed.send_modify(|kinds| *kinds += 1);
+                if let Some(listed) = &sink.listed {
+                    listed.send_modify(|kinds| *kinds += 1);
+                }
                 if let Some(done) = &sink.done {
                     done.send_replace(true);
                 }
@@ -150,6 +179,11 @@ fn refuses_streaming(error: &watcher::Error) -> bool {
     status_of(error).is_some_and(|status| {
         matches!(status.code, 400 | 422) && status.message.to_lowercase().contains("sendinitialevents")
     })
+}
+
+/// Whether the API server does not serve the kind.
+fn is_absent(error: &watcher::Error) -> bool {
+    status_of(error).is_some_and(|status| status.code == 404)
 }
 
 /// What a person should know and do about a failed watch; nothing where it is part of the game.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{Namespace, Node, NodeSpec, NodeStatus, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -61,6 +61,15 @@ fn is_read_of_services(key: &str) -> bool {
     key.starts_with(GROUP)
         || key.starts_with(SERVICE_ANNOTATIONS)
         || alike.iter().any(|keys| keys.contains(&key))
+}
+
+/// Of a Namespace its name, uid and labels.
+pub(super) fn namespace(namespace: &mut Namespace) {
+    metadata(namespace);
+    namespace.metadata.annotations = None;
+    namespace.metadata.finalizers = None;
+    namespace.spec = None;
+    namespace.status = None;
 }
 
 /// Of a Node its name and labels, whether it is cordoned or tainted, its addresses, the ranges of its

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
-use landfall_crds::address::parse_address;
+use landfall_crds::address::{AddressSet, parse_address};
 use landfall_crds::names::labels;
 use landfall_crds::{Carrier, PeerState, Speaker, glob_matches};
+
+use super::cluster_ranges::set_of;
 
 /// An interface that a node can announce on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub struct NodeFacts {
     pub cordoned: bool,
     /// Its addresses of type InternalIP and ExternalIP.
     pub addresses: BTreeSet<IpAddr>,
+    /// The ranges of its pods, `spec.podCIDRs`.
+    pub pod_ranges: Vec<IpNet>,
 }
 
 impl SpeakerFacts {
@@ -171,6 +175,11 @@ impl Nodes {
         self.speakers.get(name).map(|facts| facts.gateways.clone()).unwrap_or_default()
     }
 
+    /// The ranges of the pods of all nodes.
+    pub fn pod_ranges(&self) -> AddressSet {
+        set_of(self.nodes.values().flat_map(|node| &node.pod_ranges))
+    }
+
     /// Whether most of the node's peers that have an opinion take it for dead.
     pub fn is_dead(&self, name: &str) -> bool {
         self.dead.contains(name)
@@ -239,7 +248,17 @@ fn node_facts(node: &Node) -> NodeFacts {
             .filter(|address| matches!(address.type_.as_str(), "InternalIP" | "ExternalIP"))
             .filter_map(|address| parse_address(&address.address).ok())
             .collect(),
+        pod_ranges: pod_ranges(node),
     }
+}
+
+fn pod_ranges(node: &Node) -> Vec<IpNet> {
+    let Some(spec) = &node.spec else { return Vec::new() };
+    let texts = spec.pod_cidrs.as_deref().unwrap_or_default().iter().chain(&spec.pod_cidr);
+    let mut ranges: Vec<IpNet> = texts.filter_map(|text| text.parse().ok()).collect();
+    ranges.sort_unstable();
+    ranges.dedup();
+    ranges
 }
 
 #[cfg(test)]

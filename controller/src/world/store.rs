@@ -62,6 +62,11 @@ impl<Key: Ord + Clone, K: Resource> Store<Key, K> {
         self.known.iter().map(|(key, known)| (key, &known.object))
     }
 
+    /// The keys from the first that is not less than this one on.
+    pub(crate) fn keys_from(&self, key: &Key) -> impl Iterator<Item = &Key> {
+        self.known.range(key..).map(|(key, _)| key)
+    }
+
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
         self.known.keys()
     }

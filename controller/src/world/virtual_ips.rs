@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use landfall_crds::names::finalizers;
-use landfall_crds::{Claim, ClaimRef, VirtualIP};
+use landfall_crds::{Claim, ClaimRef, Reservation, VirtualIP};
 
 use super::store::{Known, Store};
 
@@ -14,6 +14,8 @@ use super::store::{Known, Store};
 pub struct VirtualIps {
     pub(crate) store: Store<IpAddr, VirtualIP>,
     by_service: BTreeMap<ClaimRef, BTreeSet<IpAddr>>,
+    by_sharing_key: BTreeMap<String, BTreeSet<IpAddr>>,
+    by_pool: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 impl VirtualIps {
@@ -38,20 +40,50 @@ impl VirtualIps {
             .filter(|address| self.get(*address).is_some_and(|vip| claim_of(vip, service).is_some()))
     }
 
-    /// Keeps the index true when the VirtualIP of `address` changes.
+    /// The addresses whose claims name the sharing key.
+    pub fn with_sharing_key(&self, key: &str) -> impl Iterator<Item = IpAddr> + '_ {
+        self.by_sharing_key.get(key).into_iter().flatten().copied()
+    }
+
+    /// The addresses that were taken from the pool, wherever they lie now.
+    pub fn of_pool(&self, pool: &str) -> impl Iterator<Item = IpAddr> + '_ {
+        self.by_pool.get(pool).into_iter().flatten().copied()
+    }
+
+    /// Keeps the indices true when the VirtualIP of `address` changes.
     pub(crate) fn reindex(&mut self, address: IpAddr, was: Option<&VirtualIP>, is: Option<&VirtualIP>) {
-        for service in was.map(concerns).unwrap_or_default() {
-            if let Some(addresses) = self.by_service.get_mut(&service) {
-                addresses.remove(&address);
-                if addresses.is_empty() {
-                    self.by_service.remove(&service);
-                }
+        let pool = |vip: &VirtualIP| vip.spec.pool.clone();
+        reindex(&mut self.by_service, address, was.map(concerns), is.map(concerns));
+        reindex(&mut self.by_sharing_key, address, was.map(sharing_keys), is.map(sharing_keys));
+        reindex(&mut self.by_pool, address, was.map(pool), is.map(pool));
+    }
+}
+
+fn reindex<Key: Ord>(
+    index: &mut BTreeMap<Key, BTreeSet<IpAddr>>,
+    address: IpAddr,
+    was: Option<impl IntoIterator<Item = Key>>,
+    is: Option<impl IntoIterator<Item = Key>>,
+) {
+    for key in was.into_iter().flatten() {
+        if let Some(addresses) = index.get_mut(&key) {
+            addresses.remove(&address);
+            if addresses.is_empty() {
+                index.remove(&key);
             }
         }
-        for service in is.map(concerns).unwrap_or_default() {
-            self.by_service.entry(service).or_default().insert(address);
-        }
     }
+    for key in is.into_iter().flatten() {
+        index.entry(key).or_default().insert(address);
+    }
+}
+
+/// The sharing keys that the claims on a VirtualIP name.
+pub fn sharing_keys(vip: &VirtualIP) -> Vec<String> {
+    let keys = vip.spec.claims.iter().filter_map(|claim| claim.sharing.as_ref());
+    let mut keys: Vec<String> = keys.map(|sharing| sharing.key.clone()).collect();
+    keys.dedup();
+    keys
 }
 
 /// The Services that a VirtualIP concerns.
@@ -75,7 +107,12 @@ pub fn key_of_claim(claim: &Claim) -> ClaimRef {
 
 /// The Service's claim on a VirtualIP.
 pub fn claim_of<'a>(vip: &'a VirtualIP, service: &ClaimRef) -> Option<&'a Claim> {
-    vip.spec.claims.iter().find(|claim| claim.namespace == service.namespace && claim.name == service.name)
+    claim_in(&vip.spec.claims, service)
+}
+
+/// The Service's claim among others.
+pub fn claim_in<'a>(claims: &'a [Claim], service: &ClaimRef) -> Option<&'a Claim> {
+    claims.iter().find(|claim| claim.namespace == service.namespace && claim.name == service.name)
 }
 
 /// The Service that held the address last.
@@ -84,12 +121,9 @@ pub fn last_holder(vip: &VirtualIP) -> Option<ClaimRef> {
     Some(ClaimRef { namespace: holder.namespace.clone(), name: holder.name.clone() })
 }
 
-/// Whether the address is kept for somebody else than `service`.
-pub fn is_reserved_for_another(vip: &VirtualIP, service: &ClaimRef) -> bool {
-    vip.spec.reservation.as_ref().is_some_and(|reservation| {
-        reservation.namespace != service.namespace
-            || reservation.name.as_ref().is_some_and(|name| *name != service.name)
-    })
+/// Whether the controller made the reservation on behalf of a Service, rather than a person.
+pub fn is_tenants(reservation: &Reservation) -> bool {
+    reservation.namespace_uid.is_some()
 }
 
 /// Whether our finalizer is on it.

@@ -6,7 +6,7 @@
 
 use k8s_openapi::api::core::v1::LoadBalancerIngress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use landfall_crds::names::{conditions, finalizers};
+use landfall_crds::names::finalizers;
 use landfall_crds::{
     Announce, IPPoolStatus, Outside, Placement, Reservation, VirtualIP, VirtualIPSpec, VirtualIPStatus,
 };
@@ -123,9 +123,9 @@ pub(super) fn set_conditions(service: &Exactly, conditions: &[Condition]) -> Val
 /// A server-side apply could not do this beside the addresses in one write: a later apply of conditions
 /// alone would take the addresses away, because the same manager had applied them.
 fn our_conditions(conditions: &[Condition]) -> Vec<Value> {
-    let absent = [conditions::GRANTED, conditions::SERVICE_ANNOUNCED]
-        .into_iter()
-        .filter(|ours| !conditions.iter().any(|condition| condition.type_ == *ours))
+    let absent = crate::status::OURS
+        .iter()
+        .filter(|ours| !conditions.iter().any(|condition| condition.type_ == **ours))
         .map(|ours| json!({ "type": ours, "$patch": "delete" }));
     conditions.iter().map(|condition| json!(condition)).chain(absent).collect()
 }

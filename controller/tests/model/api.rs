@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{LoadBalancerStatus, Service, ServiceStatus};
+use k8s_openapi::api::core::v1::{LoadBalancerStatus, Namespace, Service, ServiceStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
@@ -18,8 +18,9 @@ pub const POOLS: usize = 1;
 pub const VIPS: usize = 2;
 pub const SPEAKERS: usize = 3;
 pub const NODES: usize = 4;
+pub const NAMESPACES: usize = 5;
 /// EndpointSlices are the last, and nothing ever happens to them here.
-pub const KINDS: usize = 6;
+pub const KINDS: usize = 7;
 
 /// All objects, and everything that ever happened to them.
 #[derive(Default)]
@@ -31,6 +32,7 @@ pub struct Api {
     pub pools: BTreeMap<String, Arc<IPPool>>,
     pub vips: BTreeMap<String, Arc<VirtualIP>>,
     pub speakers: BTreeMap<String, Arc<Speaker>>,
+    pub namespaces: BTreeMap<String, Arc<Namespace>>,
     pub logs: [Vec<Event>; KINDS],
     /// Successful writes that changed something, by effect.
     pub writes: BTreeMap<&'static str, u64>,
@@ -91,6 +93,7 @@ kind!(put_service, delete_service, services, Service, Service, SERVICES);
 kind!(put_pool, delete_pool, pools, IPPool, Pool, POOLS);
 kind!(put_vip, delete_vip, vips, VirtualIP, VirtualIp, VIPS);
 kind!(put_speaker, delete_speaker, speakers, Speaker, Speaker, SPEAKERS);
+kind!(put_namespace, delete_namespace, namespaces, Namespace, Namespace, NAMESPACES);
 
 pub fn full_name(meta: &ObjectMeta) -> String {
     let name = meta.name.clone().unwrap_or_default();
@@ -124,6 +127,7 @@ impl Api {
             POOLS => Event::Pool(Change::Listed(self.pools.values().cloned().collect())),
             VIPS => Event::VirtualIp(Change::Listed(self.vips.values().cloned().collect())),
             SPEAKERS => Event::Speaker(Change::Listed(self.speakers.values().cloned().collect())),
+            NAMESPACES => Event::Namespace(Change::Listed(self.namespaces.values().cloned().collect())),
             NODES => Event::Node(Change::Listed(Vec::new())),
             _ => Event::EndpointSlice(Change::Listed(Vec::new())),
         }

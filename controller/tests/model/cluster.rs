@@ -9,6 +9,7 @@ use landfall_controller::mind::{Config, Event, Mind, Now};
 use landfall_crds::{Announcer, VirtualIPStatus};
 
 use crate::api::{Api, KINDS, SERVICES, VIPS};
+use crate::objects::namespace;
 
 /// One controller: its mind, how far it has seen each kind, and what it wants done.
 pub struct Controller {
@@ -51,6 +52,9 @@ impl Cluster {
             elapsed: Duration::ZERO,
             config: Config::default(),
         };
+        for name in ["shop", "office"] {
+            cluster.api.put_namespace(namespace(name));
+        }
         for _ in 0..controllers {
             let controller = cluster.fresh();
             cluster.controllers.push(controller);

@@ -1,6 +1,6 @@
 //! Objects as users and speakers write them.
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use landfall_crds::{IPPool, Speaker};
 use serde_json::json;
 
@@ -9,6 +9,14 @@ pub fn service(name: &str) -> Service {
         "metadata": {"namespace": "shop", "name": name},
         "spec": {"type": "LoadBalancer", "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
                  "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}]},
+    }))
+    .unwrap()
+}
+
+/// A namespace, labelled with its own name as the API server does.
+pub fn namespace(name: &str) -> Namespace {
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
     }))
     .unwrap()
 }

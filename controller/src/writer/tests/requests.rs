@@ -220,6 +220,11 @@ async fn a_reservation_that_stays_loses_the_finalizer_only() {
     assert!(matches!(outcome, Outcome::VirtualIp(_)) && seen.len() == 1, "compared before written");
 }
 
+/// A condition of ours that is to be absent.
+fn gone(type_: &str) -> serde_json::Value {
+    json!({ "type": type_, "$patch": "delete" })
+}
+
 #[tokio::test]
 async fn addresses_and_conditions_are_one_write() {
     let ingress = LoadBalancerIngress {
@@ -242,7 +247,11 @@ async fn addresses_and_conditions_are_one_write() {
                 "metadata": { "name": "web", "uid": "u1", "resourceVersion": "41" },
                 "status": {
                     "loadBalancer": { "ingress": [{ "ip": "192.0.2.1", "ipMode": "VIP" }] },
-                    "conditions": [condition("landfall.dev/Granted"), condition("landfall.dev/Announced")],
+                    "conditions": [
+                        condition("landfall.dev/Granted"),
+                        condition("landfall.dev/Announced"),
+                        gone("landfall.dev/ExternalIPConflict"),
+                    ],
                 },
             }),
         }]
@@ -258,12 +267,15 @@ async fn addresses_and_conditions_that_are_no_more_are_taken_away() {
         conditions: vec![condition("landfall.dev/Granted")],
     };
     let (_, seen) = told(effect, vec![(200, service(json!({})))]).await;
-    let gone = |type_: &str| json!({ "type": type_, "$patch": "delete" });
     assert_eq!(
         seen[0].body["status"],
         json!({
             "loadBalancer": { "ingress": null },
-            "conditions": [condition("landfall.dev/Granted"), gone("landfall.dev/Announced")],
+            "conditions": [
+                condition("landfall.dev/Granted"),
+                gone("landfall.dev/Announced"),
+                gone("landfall.dev/ExternalIPConflict"),
+            ],
         })
     );
 
@@ -271,7 +283,11 @@ async fn addresses_and_conditions_that_are_no_more_are_taken_away() {
     let (_, seen) = told(effect, vec![(200, service(json!({})))]).await;
     assert_eq!(
         seen[0].body["status"],
-        json!({ "conditions": [gone("landfall.dev/Granted"), gone("landfall.dev/Announced")] }),
+        json!({ "conditions": [
+            gone("landfall.dev/Granted"),
+            gone("landfall.dev/Announced"),
+            gone("landfall.dev/ExternalIPConflict"),
+        ] }),
         "the addresses are not named and stay"
     );
 }

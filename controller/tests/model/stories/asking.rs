@@ -16,7 +16,7 @@ fn requests_are_granted_or_answered() {
     excluding.spec.exclude = vec!["10.0.0.81/32".into()];
     cluster.api.put_pool(excluding);
     let mut unready = pool("unready", &["10.0.0.90/31"]);
-    unready.spec.require_source_ranges = true;
+    unready.spec.external_targets = vec!["10.9.0.0/16".into()];
     cluster.api.put_pool(unready);
     cluster.api.put_pool(pool("nodes", &["10.0.0.2/31", "10.0.0.254/31"]));
     cluster.create("first", |service| annotate(service, "ips", "10.0.0.50"));
@@ -67,12 +67,12 @@ fn requests_are_granted_or_answered() {
         (
             "unknown pool",
             Box::new(from("aside,typo")),
-            "PoolUnknown: landfall.dev/pool names 'typo', which does not exist",
+            "PoolUnknown: the Service asks for pool 'typo', which does not exist",
         ),
         (
             "pool that is not ready",
             Box::new(from("unready")),
-            "PoolNotReady: no IPv4 address can be had: unready grants nothing (it sets spec.requireSourceRanges",
+            "PoolNotReady: no IPv4 address can be had: unready grants nothing (it sets spec.externalTargets",
         ),
         (
             "address of a pool that is not ready",
@@ -164,7 +164,7 @@ fn the_best_pool_gives_its_lowest_free_address() {
 fn pools_say_what_is_wrong_with_them() {
     let mut cluster = lan();
     let mut unready = pool("unready", &["10.0.0.90/31"]);
-    unready.spec.release_delay = Some("1h".into());
+    unready.spec.external_targets = vec!["10.9.0.0/16".into()];
     cluster.api.put_pool(unready);
     cluster.api.put_pool(pool("far", &["13.12.21.0/24"]));
     let mut named = pool("named", &["13.12.22.0/24"]);
@@ -176,7 +176,11 @@ fn pools_say_what_is_wrong_with_them() {
     for (pool, condition, said) in [
         ("lan", "Ready", "True/Granting"),
         ("lan", "Unreachable", "False/Reachable"),
-        ("unready", "Ready", "False/NotImplemented: nothing new is granted, since it sets spec.releaseDelay"),
+        (
+            "unready",
+            "Ready",
+            "False/NotImplemented: nothing new is granted, since it sets spec.externalTargets",
+        ),
         (
             "far",
             "Unreachable",

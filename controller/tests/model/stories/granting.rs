@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use landfall_controller::effects::{Effect, Outcome, Refusal};
+use landfall_controller::granting::claim::{Claiming, with_claim};
 use landfall_controller::mind::Event;
 use landfall_crds::{Reservation, TrafficPolicy, VirtualIP, VirtualIPSpec};
 
@@ -79,15 +80,9 @@ fn an_edit_of_the_request_switches_in_the_order_of_safety() {
     cluster.edit("web", |service| annotate(service, "ips", "10.0.0.53"));
     assert_eq!(
         cluster.steps(),
-        [
-            "CreateVirtualIp",
-            "SetIngress",
-            "SetVirtualIpStatus",
-            "UpdateVirtualIp",
-            "GetService",
-            "DeleteVirtualIp"
-        ]
+        ["CreateVirtualIp", "SetIngress", "SetVirtualIpStatus", "UpdateVirtualIp", "GetService"]
     );
+    assert_eq!(cluster.after(Duration::from_millis(100)), ["DeleteVirtualIp"], "once it is noted who had it");
     assert_eq!(cluster.addresses("web"), ["10.0.0.53"]);
     assert!(!cluster.has_vip("10.0.0.50"));
     cluster.edit("web", |service| annotate(service, "ips", "10.9.0.1"));
@@ -254,13 +249,15 @@ fn the_api_server_has_the_last_word_on_who_has_an_address() {
     cluster.controllers[0].wanted.clear();
     cluster.api.put_service(service("web"));
     // Another controller was faster, and its VirtualIP has not been seen here.
-    let mut other = landfall_controller::granting::claim::with_claim(
-        None,
-        "10.0.0.50".parse().unwrap(),
-        &service("other"),
-        &landfall_crds::ClaimRef { namespace: "shop".into(), name: "other".into() },
-        landfall_crds::Placement::default(),
-    );
+    let claiming = Claiming {
+        service: &service("other"),
+        key: &landfall_crds::ClaimRef { namespace: "shop".into(), name: "other".into() },
+        request: None,
+        requires_ranges: false,
+        now: cluster.now().wall,
+    };
+    let address = "10.0.0.50".parse().unwrap();
+    let mut other = with_claim(None, address, &claiming, landfall_crds::Placement::default());
     other.pool = Some("lan".into());
     cluster.deliver(0, crate::api::SERVICES);
     cluster.write(0, 0, Way::Fine);
