@@ -6,6 +6,7 @@
 
 mod crashes;
 mod custom_resources;
+mod granting;
 mod neighbours;
 mod policies;
 mod refusals;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     let stories: Vec<Story> = [
         vec![custom_resources],
         policies::stories(),
+        granting::stories(),
         neighbours::stories(),
         refusals::stories(),
         crashes::stories(),

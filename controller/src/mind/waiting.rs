@@ -140,8 +140,12 @@ impl Mind {
             })
         };
         let free = [(Family::IPv4, anywhere(Family::IPv4)), (Family::IPv6, anywhere(Family::IPv6))];
+        let has_free = |family, pools: Option<&[String]>| match pools {
+            Some(names) => names.iter().any(|name| self.book.lowest_free(name, family).is_some()),
+            None => free.contains(&(family, true)),
+        };
         let found = waiting.next_to_wake(|key, family, pools| {
-            (pools.is_some() || free.contains(&(family, true))) && self.could_have(key, family, pools)
+            has_free(family, pools) && self.could_have(key, family, pools)
         });
         self.waiting = waiting;
         found
