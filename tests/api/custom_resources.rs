@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, ensure};
 use kube::Client;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use landfall_crds::{IPPool, Speaker, VirtualIP, virtual_ip_name};
 use serde_json::{Value, json};
 
@@ -32,6 +32,7 @@ fn pools() -> Vec<(Value, Answer)> {
                 "addresses": ["13.12.21.0/24"], "exclude": ["13.12.21.0-13.12.21.9"], "autoAssign": false,
                 "priority": 7, "avoidNetworkAndBroadcast": true, "scope": "External", "releaseDelay": "1h30m",
                 "quota": {"perNamespace": 3}, "requireSourceRanges": true, "sharing": {"namespaces": ["a", "b"]},
+                "reservations": {"expireAfter": "720h"}, "serviceSelector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]},
                 "externalTargets": ["10.9.0.0/16"], "namespaceSelector": {"matchLabels": {"team": "a"}},
                 "announce": {"interfaces": ["eth1", "enp*"], "nodeSelector": {"matchLabels": {"lan": "yes"}}},
             }),
@@ -64,7 +65,6 @@ fn pools() -> Vec<(Value, Answer)> {
             json!({"addresses": ["10.0.0.0/24"], "scope": "Private"}),
             Refused("Unsupported value: \"Private\""),
         ),
-        (json!({"addresses": ["10.0.0.0/24"], "releaseDelay": "soon"}), Refused("spec.releaseDelay")),
         (json!({"addresses": ["10.0.0.0/24"], "exclude": ["nothing"]}), Refused("spec.exclude[0]")),
         (json!({"addresses": ["10.0.0.0/24"], "externalTargets": ["db.example"]}), Refused("must be a CIDR")),
         (
@@ -74,12 +74,146 @@ fn pools() -> Vec<(Value, Answer)> {
     ]
 }
 
+/// What a pool may say beside its addresses of those who may use it.
+fn terms() -> Vec<(Value, Answer)> {
+    let names = |count: usize| (0..count).map(|n| format!("team-{n}")).collect::<Vec<_>>();
+    let mut table = vec![
+        (json!({"releaseDelay": null, "reservations": {}, "quota": {}, "sharing": {}}), Accepted),
+        (json!({"namespaceSelector": {}, "serviceSelector": {}}), Accepted),
+        (json!({"quota": {"perNamespace": 0}}), Accepted),
+        (json!({"quota": {"perNamespace": 1_000_000}}), Accepted),
+        (json!({"quota": {"perNamespace": -1}}), Refused("spec.quota.perNamespace")),
+        (json!({"quota": {"perNamespace": 1_000_001}}), Refused("spec.quota.perNamespace")),
+        (json!({"quota": {"perNamespace": "3"}}), Refused("spec.quota.perNamespace")),
+        (json!({"quota": 3}), Refused("spec.quota")),
+        (json!({"sharing": {"namespaces": names(64)}}), Accepted),
+        (json!({"sharing": {"namespaces": names(65)}}), Refused("must have at most 64 items")),
+        (json!({"sharing": {"namespaces": ["n".repeat(63)]}}), Accepted),
+        (json!({"sharing": {"namespaces": ["n".repeat(64)]}}), Refused("may not be more than 63")),
+        (json!({"sharing": {"namespaces": [""]}}), Refused("spec.sharing.namespaces[0]")),
+        (json!({"sharing": {"namespaces": "a"}}), Refused("spec.sharing.namespaces")),
+        (json!({"sharing": ["a"]}), Refused("spec.sharing")),
+        (json!({"reservations": true}), Refused("spec.reservations")),
+        (json!({"requireSourceRanges": "yes"}), Refused("spec.requireSourceRanges")),
+        (json!({"scope": ""}), Refused("Unsupported value: \"\"")),
+        (json!({"scope": "internal"}), Refused("Unsupported value: \"internal\"")),
+        (json!({"namespaceSelector": "team"}), Refused("spec.namespaceSelector")),
+        (
+            json!({"serviceSelector": {"matchLabels": {"a": 1}}}),
+            Refused("spec.serviceSelector.matchLabels.a"),
+        ),
+        (
+            json!({"serviceSelector": {"matchExpressions": [{"key": "a"}]}}),
+            Refused("matchExpressions[0].operator: Required value"),
+        ),
+    ];
+    for text in ["0s", "500ms", "30s", "5m", "72h", "1h30m", "99999h", "1h2m3s4ms"] {
+        table.push((json!({ "releaseDelay": text }), Accepted));
+        table.push((json!({"reservations": {"expireAfter": text}}), Accepted));
+    }
+    for text in ["", "soon", "30", "s", "-1s", "1.5h", "1d", "1h 30m", " 30s", "100000s", "1s1s1s1s1s"] {
+        table.push((json!({ "releaseDelay": text }), Refused("spec.releaseDelay")));
+        table
+            .push((json!({"reservations": {"expireAfter": text}}), Refused("spec.reservations.expireAfter")));
+    }
+    table.push((json!({"releaseDelay": 30}), Refused("spec.releaseDelay")));
+    table
+}
+
+/// What the controller says of a pool.
+fn pool_statuses() -> Vec<(Value, Answer)> {
+    let past = |fields: Value| {
+        let mut past = json!({
+            "address": "10.0.0.7", "namespace": "shop", "name": "web", "uid": "u", "until": "2026-01-02T00:00:00Z",
+        });
+        merge(&mut past, fields);
+        past
+    };
+    let outside = |count: usize| (0..count).map(|n| format!("10.0.0.{n}")).collect::<Vec<_>>();
+    vec![
+        (json!({"outside": {"count": 9_000, "addresses": outside(64)}}), Accepted),
+        (json!({"outside": {"count": 9_000}}), Accepted),
+        (
+            json!({"outside": {"count": 9_000, "addresses": outside(65)}}),
+            Refused("must have at most 64 items"),
+        ),
+        (json!({"outside": {"addresses": ["10.0.0.7"]}}), Refused("status.outside.count: Required value")),
+        (json!({"history": vec![past(json!({})); 256]}), Accepted),
+        (json!({"history": vec![past(json!({})); 257]}), Refused("must have at most 256 items")),
+        (json!({"history": [past(json!({"since": "2026-01-01T00:00:00Z"}))]}), Accepted),
+        (json!({"history": [past(json!({"since": "last Tuesday"}))]}), Refused("status.history[0].since")),
+        (
+            json!({"history": [past(json!({"until": null}))]}),
+            Refused("status.history[0].until: Required value"),
+        ),
+        (json!({"history": [past(json!({"name": ""}))]}), Refused("status.history[0].name")),
+        (json!({"history": [past(json!({"address": "1".repeat(46)}))]}), Refused("may not be more than 45")),
+    ]
+}
+
+/// Puts the fields of one object over those of another.
+fn merge(object: &mut Value, fields: Value) {
+    if let (Some(object), Value::Object(fields)) = (object.as_object_mut(), fields) {
+        object.extend(fields);
+    }
+}
+
 fn claim(service: &str) -> Value {
     json!({"namespace": "default", "name": service, "uid": "u"})
 }
 
 fn port(protocol: &str, port: u16, service: &str) -> Value {
     json!({"protocol": protocol, "port": port, "claim": {"namespace": "default", "name": service}})
+}
+
+/// What a claim says of its Service, and a reservation of whom it is for.
+fn claims_and_reservations() -> Vec<(Value, Answer)> {
+    let held = |fields: Value| {
+        let mut claim = claim("a");
+        merge(&mut claim, fields);
+        json!({ "claims": [claim] })
+    };
+    let kept = |fields: Value| {
+        let mut reservation = json!({"namespace": "shop"});
+        merge(&mut reservation, fields);
+        json!({ "reservation": reservation })
+    };
+    vec![
+        (
+            held(json!({
+                "since": "2026-01-01T00:00:00Z", "healthCheckNodePort": 30_000, "trafficPolicy": "Local",
+                "sharing": {"key": "k".repeat(256), "selector": "s".repeat(4096)},
+                "terms": {"internal": true, "sourceRanges": false},
+            })),
+            Accepted,
+        ),
+        (held(json!({"since": null, "sharing": null, "terms": {}})), Accepted),
+        (held(json!({"since": "yesterday"})), Refused("spec.claims[0].since")),
+        (held(json!({"sharing": {}})), Refused("spec.claims[0].sharing.key: Required value")),
+        (held(json!({"sharing": {"key": ""}})), Refused("spec.claims[0].sharing.key")),
+        (held(json!({"sharing": {"key": "k".repeat(257)}})), Refused("may not be more than 256")),
+        (
+            held(json!({"sharing": {"key": "k", "selector": "s".repeat(4097)}})),
+            Refused("may not be more than 4096"),
+        ),
+        (held(json!({"sharing": "k"})), Refused("spec.claims[0].sharing")),
+        (held(json!({"terms": {"internal": "yes"}})), Refused("spec.claims[0].terms.internal")),
+        (held(json!({"terms": {"sourceRanges": 1}})), Refused("spec.claims[0].terms.sourceRanges")),
+        (held(json!({"trafficPolicy": "Nearest"})), Refused("Unsupported value: \"Nearest\"")),
+        (
+            kept(json!({
+                "name": "web", "expires": "2030-01-01T00:00:00Z", "namespaceUid": "u".repeat(64),
+                "note": "n".repeat(256),
+            })),
+            Accepted,
+        ),
+        (kept(json!({"namespaceUid": ""})), Refused("spec.reservation.namespaceUid")),
+        (kept(json!({"namespaceUid": "u".repeat(65)})), Refused("may not be more than 64")),
+        (kept(json!({"expires": "in spring"})), Refused("spec.reservation.expires")),
+        (kept(json!({"note": "n".repeat(257)})), Refused("may not be more than 256")),
+        (kept(json!({"name": ""})), Refused("spec.reservation.name")),
+        (kept(json!({"namespace": null})), Refused("spec.reservation.namespace: Required value")),
+    ]
 }
 
 fn virtual_ips() -> Vec<(&'static str, Value, Answer)> {
@@ -154,9 +288,7 @@ fn address_named(name: &str) -> Option<IpAddr> {
 fn speaker_statuses() -> Vec<(Value, Answer)> {
     let interface = |fields: Value| {
         let mut interface = json!({"name": "eth0", "mac": "02:00:00:00:00:01"});
-        if let (Some(interface), Value::Object(fields)) = (interface.as_object_mut(), fields) {
-            interface.extend(fields);
-        }
+        merge(&mut interface, fields);
         json!({ "interfaces": [interface] })
     };
     let peer = |state: &str| json!({"peers": [{"node": "n2", "interface": "eth0", "state": state, "since": "2026-01-01T00:00:00Z"}]});
@@ -205,6 +337,34 @@ fn replaced(path: &str, value: &Value) -> anyhow::Result<Patch<()>> {
     Ok(Patch::Json(serde_json::from_value(json!([{"op": "add", "path": path, "value": value}]))?))
 }
 
+/// As `kubectl get virtualips --field-selector spec.pool=lan` does. One VirtualIP without a pool is there.
+async fn virtual_ips_can_be_listed_by_pool(api: &Api<DynamicObject>) -> anyhow::Result<()> {
+    let of_pools = [("192.0.2.81", "lan"), ("192.0.2.82", "lan"), ("192.0.2.83", "dmz")];
+    for (address, pool) in of_pools {
+        let stored = object("VirtualIP", address, &json!({"address": address, "pool": pool}))?;
+        api.create(&PostParams::default(), &stored).await?;
+    }
+    for (selector, expected) in [
+        ("spec.pool=lan", &["192.0.2.81", "192.0.2.82"][..]),
+        ("spec.pool=dmz", &["192.0.2.83"]),
+        ("spec.pool=", &["192.0.2.77"]),
+        ("spec.pool=wan", &[]),
+    ] {
+        let found = api.list(&ListParams::default().fields(selector)).await?;
+        let mut names: Vec<String> = found.into_iter().filter_map(|object| object.metadata.name).collect();
+        names.sort();
+        ensure!(names == expected, "{selector}: {names:?}");
+    }
+    match api.list(&ListParams::default().fields("spec.address=192.0.2.81")).await {
+        Err(kube::Error::Api(status)) if status.message.contains("field label not supported") => {}
+        answer => anyhow::bail!("by a field that is not declared: {:?}", answer.map(|list| list.items.len())),
+    }
+    for (address, _) in of_pools {
+        api.delete(address, &DeleteParams::default()).await?;
+    }
+    Ok(())
+}
+
 /// Runs the tables as an administrator, by dry runs for create and against stored objects for update.
 pub(crate) async fn bad_objects_are_refused_with_a_sentence(client: Client) -> anyhow::Result<()> {
     let pool_api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<IPPool>(&()));
@@ -219,7 +379,11 @@ pub(crate) async fn bad_objects_are_refused_with_a_sentence(client: Client) -> a
             &object("IPPool", "table", &json!({"addresses": ["203.0.113.0/28"], "autoAssign": false}))?,
         )
         .await?;
-    for (spec, answer) in pools() {
+    let terms = terms().into_iter().map(|(mut spec, answer)| {
+        merge(&mut spec, json!({"addresses": ["10.0.0.0/24"]}));
+        (spec, answer)
+    });
+    for (spec, answer) in pools().into_iter().chain(terms) {
         let what = format!("IPPool {spec}");
         check(
             &format!("create {what}"),
@@ -228,6 +392,11 @@ pub(crate) async fn bad_objects_are_refused_with_a_sentence(client: Client) -> a
         )?;
         let patched = pool_api.patch("table", &dry_patch, &replaced("/spec", &spec)?).await;
         check(&format!("update to {what}"), patched, &answer)?;
+    }
+    for (status, answer) in pool_statuses() {
+        let what = format!("update IPPool to status {status}");
+        let patched = pool_api.patch_status("table", &dry_patch, &replaced("/status", &status)?).await;
+        check(&what, patched, &answer)?;
     }
     pool_api.delete("table", &DeleteParams::default()).await?;
 
@@ -266,6 +435,14 @@ pub(crate) async fn bad_objects_are_refused_with_a_sentence(client: Client) -> a
             &answer,
         )?;
     }
+    for (fields, answer) in claims_and_reservations() {
+        let mut spec = json!({"address": "192.0.2.77"});
+        merge(&mut spec, fields);
+        let what = format!("update VirtualIP to {spec}");
+        let patched = vip_api.patch("192.0.2.77", &dry_patch, &replaced("/spec", &spec)?).await;
+        check(&what, patched, &answer)?;
+    }
+    virtual_ips_can_be_listed_by_pool(&vip_api).await?;
     vip_api.delete("192.0.2.77", &DeleteParams::default()).await?;
 
     speaker_api.create(&PostParams::default(), &object("Speaker", "table", &json!({}))?).await?;

@@ -7,7 +7,7 @@ mod cases;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use k8s_openapi::api::{authorization::v1::SubjectAccessReview, core::v1::Service};
 use kube::{
     Api, Client, Config,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -16,9 +16,10 @@ use kube::{
 use landfall_tests::{
     lab::{
         Lab, eventually,
-        landfall::{ByHand, CONTROLLER, NAMESPACE, SPEAKER, kubeconfig},
+        landfall::{ByHand, CONTROLLER, NAMESPACE, SPEAKER, apply_crds, kubeconfig},
         repository, seconds,
     },
+    services::{delete_pool, pool},
     story::Story,
 };
 use serde_json::json;
@@ -26,7 +27,44 @@ use serde_json::json;
 use cases::{Account, Attempt, Case, Deed, Expect, Fixture, Kind, Rights, Script, Who, said};
 
 pub(crate) fn stories() -> Vec<Story> {
-    vec![Story::new("policies: each account writes what is its own and nothing else", accounts_are_held)]
+    vec![
+        Story::new("policies: each account writes what is its own and nothing else", accounts_are_held),
+        Story::new("policies: those that came before the CRDs stop no Service and wake up", before_the_crds),
+    ]
+}
+
+/// Whoever applies `deploy/` first must not find that nobody can write Services.
+async fn before_the_crds(lab: &Lab) -> Result<()> {
+    ByHand::prepare(lab)?;
+    let file = |path: &str| repository().join(path).display().to_string();
+    let (crds, policy) = (file("crds"), file("deploy/policies/external-ips.yaml"));
+    lab.kubectl(&["delete", "--wait", "--timeout=20s", "-f", &policy])?;
+    lab.kubectl(&["delete", "--wait", "--timeout=20s", "-f", &crds])?;
+    // Every policy is looked at anew when one changes; then this one loses what it knew of pools.
+    tokio::time::sleep(seconds(2)).await;
+    lab.kubectl(&["apply", "-f", &policy])?;
+    tokio::time::sleep(seconds(2)).await;
+
+    let services: Api<Service> = Api::default_namespaced(lab.client());
+    let outer = |name: &str| -> Result<Service> {
+        let spec = json!({"ports": [{"port": 80}], "externalIPs": ["198.51.100.50"]});
+        Ok(serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))?)
+    };
+    services.create(&PostParams::default(), &outer("before-the-crds")?).await?;
+    services.delete("before-the-crds", &DeleteParams::default()).await?;
+
+    apply_crds(lab)?;
+    pool(lab, "lan", &json!({"addresses": ["198.51.100.0/24"]})).await?;
+    // The API server asks every 30 s which kinds there are.
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    eventually(seconds(45), "the policy is in effect", async || {
+        match services.create(&dry_run, &outer("after-the-crds")?).await {
+            Err(kube::Error::Api(status)) if status.message.contains("is an address of IPPool lan") => Ok(()),
+            answer => bail!("{answer:?}"),
+        }
+    })
+    .await?;
+    delete_pool(lab, "lan").await
 }
 
 async fn accounts_are_held(lab: &Lab) -> Result<()> {

@@ -4,12 +4,13 @@
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{Node, Service},
+    core::v1::{Namespace, Node, Service},
+    networking::v1::ServiceCIDR,
     rbac::v1::ClusterRoleBinding,
 };
 use kube::{
     Api, Client,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
 use landfall_crds::{IPPool, Speaker, VirtualIP};
 use landfall_tests::lab::landfall::NAMESPACE;
@@ -101,10 +102,11 @@ pub(super) enum Deed {
     Create(Value),
     Patch { name: String, subresource: Option<String>, patch: Patch<Value>, manager: String },
     Delete { name: String },
+    List,
 }
 
 impl Attempt {
-    /// What the API server made of it; nothing where it deleted something.
+    /// What the API server made of it; nothing where it deleted or listed something.
     pub(super) async fn send(&self, client: Client, dry_run: bool) -> Answer {
         let api = self.kind.api(client);
         match &self.deed {
@@ -131,6 +133,7 @@ impl Attempt {
                 let params = DeleteParams { dry_run, ..DeleteParams::default() };
                 api.delete(name, &params).await.map(|_| None)
             }
+            Deed::List => api.list(&ListParams::default().limit(1)).await.map(|_| None),
         }
     }
 }
@@ -162,8 +165,10 @@ pub(super) enum Account {
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 pub(super) enum Kind {
+    Namespace,
     Node,
     Service,
+    ServiceCIDR,
     ClusterRoleBinding,
     Lease,
     VirtualIP,
@@ -174,8 +179,10 @@ pub(super) enum Kind {
 impl Kind {
     fn resource(self) -> ApiResource {
         match self {
+            Self::Namespace => ApiResource::erase::<Namespace>(&()),
             Self::Node => ApiResource::erase::<Node>(&()),
             Self::Service => ApiResource::erase::<Service>(&()),
+            Self::ServiceCIDR => ApiResource::erase::<ServiceCIDR>(&()),
             Self::ClusterRoleBinding => ApiResource::erase::<ClusterRoleBinding>(&()),
             Self::Lease => ApiResource::erase::<Lease>(&()),
             Self::VirtualIP => ApiResource::erase::<VirtualIP>(&()),
@@ -226,6 +233,7 @@ enum Verb {
     Create,
     Patch,
     Delete,
+    List,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -269,7 +277,8 @@ impl TryFrom<Entry> for Attempt {
             }
             (Verb::Create, None, Some(object)) => Deed::Create(object),
             (Verb::Delete, Some(name), None) => Deed::Delete { name },
-            _ => bail!("create takes object, patch name and object, delete name"),
+            (Verb::List, None, None) => Deed::List,
+            _ => bail!("create takes object, patch name and object, delete name, list nothing"),
         };
         Ok(Self { who, kind, deed })
     }
