@@ -208,6 +208,7 @@ async fn rules(lab: &Lab) -> Result<()> {
 }
 
 async fn sharing(lab: &Lab) -> Result<()> {
+    Service::new("early", "nobody").spec("externalIPs", json!(["192.168.10.142"])).apply(lab).await?;
     pool(lab, "lan", &json!({"addresses": ["192.168.10.140-192.168.10.149"]})).await?;
     started(lab).await?;
     let sharer = |name: &str, number: u16| port(name, number).annotation("landfall.dev/sharing-key", "web");
@@ -246,7 +247,6 @@ async fn sharing(lab: &Lab) -> Result<()> {
     let thief = Service::new("thief", "nobody").spec("externalIPs", json!(["192.168.10.140"]));
     let refused = thief.apply(lab).await;
     ensure!(refused.is_err(), "the admission policy lets an external IP pass that is a VirtualIP");
-    Service::new("early", "nobody").spec("externalIPs", json!(["192.168.10.142"])).apply(lab).await?;
     sharer("late", 80).apply(lab).await?;
     let has = granted(lab, "late", 1).await?;
     ensure!(has != [ip("192.168.10.142")], "what stands in externalIPs is not granted to others: {has:?}");

@@ -2,29 +2,22 @@
 
 use k8s_openapi::api::core::v1::Service;
 use landfall_crds::address::{AddressRange, AddressSet};
-use landfall_crds::names::annotations;
 
 use ipnet::IpNet;
-
-use super::request::annotation;
 
 /// The halves of both families. A list that leaves a whole one open limits nothing worth the name.
 const HALVES: [&str; 4] = ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"];
 
 /// Whether the Service limits its sources: it states at least one range, and all of its ranges together
 /// hold neither half of the IPv4 nor of the IPv6 addresses, so that 0.0.0.0/0 is no limit, nor are
-/// two halves of it, nor is it with a narrow range beside it. The annotation counts where the field is
-/// empty, and entries are trimmed (k8s.io/cloud-provider service/helpers, GetLoadBalancerSourceRanges).
-/// Entries that are no range are not counted.
+/// two halves of it, nor is it with a narrow range beside it. Entries are trimmed, as the API server does
+/// (k8s.io/kubernetes pkg/apis/core/validation); those that are no range are not counted.
+///
+/// Only the field counts: nothing keeps anybody out who is named by the annotation
+/// `service.beta.kubernetes.io/load-balancer-source-ranges` alone, since kube-proxy does not read it.
 pub fn has_source_ranges(service: &Service) -> bool {
     let field = service.spec.as_ref().and_then(|spec| spec.load_balancer_source_ranges.as_deref());
-    let open: AddressSet = match field.filter(|field| !field.is_empty()) {
-        Some(entries) => entries.iter().filter_map(|entry| range(entry)).collect(),
-        None => {
-            let list = annotation(service, annotations::SOURCE_RANGES).unwrap_or_default();
-            list.split(',').filter_map(range).collect()
-        }
-    };
+    let open: AddressSet = field.unwrap_or_default().iter().filter_map(|entry| range(entry)).collect();
     let halves = || HALVES.iter().filter_map(|half| range(half));
     // Ranges of a set do not touch, so one that lies in the set lies in a single range of it.
     let is_whole = |half: AddressRange| {
@@ -48,21 +41,23 @@ fn range(entry: &str) -> Option<AddressRange> {
 mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::ServiceSpec;
+    use landfall_crds::names::annotations;
     use proptest::prelude::*;
 
-    fn service(field: Option<&[&str]>, list: Option<&str>) -> Service {
-        let ranges = field.map(|entries| entries.iter().map(ToString::to_string).collect());
+    fn service(ranges: &[&str]) -> Service {
+        let ranges = Some(ranges.iter().map(ToString::to_string).collect());
         let spec = ServiceSpec { load_balancer_source_ranges: ranges, ..ServiceSpec::default() };
-        let mut service = Service { spec: Some(spec), ..Service::default() };
-        let annotations = service.metadata.annotations.get_or_insert_default();
-        annotations.extend(list.map(|list| (annotations::SOURCE_RANGES.to_owned(), list.to_owned())));
-        service
+        Service { spec: Some(spec), ..Service::default() }
+    }
+
+    fn limits(list: &str) -> bool {
+        has_source_ranges(&service(&list.split(',').collect::<Vec<_>>()))
     }
 
     #[test]
     fn only_ranges_that_leave_no_half_open_limit_anything() {
         let thousand: Vec<String> = (0..1000).map(|n| format!("10.{}.{}.0/24", n / 250, n % 250)).collect();
-        for (list, limits) in [
+        for (list, expected) in [
             ("", false),
             (" , ,", false),
             ("10.0.0.0/8", true),
@@ -117,31 +112,23 @@ mod tests {
             (&thousand.join(","), true),
             (&"1".repeat(200_000), false),
         ] {
-            assert_eq!(has_source_ranges(&service(None, Some(list))), limits, "{list:.80}");
-            let field: Vec<&str> = list.split(',').collect();
-            assert_eq!(has_source_ranges(&service(Some(&field), None)), limits, "{list:.80}");
+            assert_eq!(limits(list), expected, "{list:.80}");
         }
+        assert!(!has_source_ranges(&Service::default()));
     }
 
     #[test]
-    fn the_annotation_counts_only_where_the_field_is_empty() {
-        for (field, list, limits) in [
-            (None, None, false),
-            (Some(&[][..]), Some("10.0.0.0/8"), true),
-            (Some(&["0.0.0.0/0"][..]), Some("10.0.0.0/8"), false),
-            (Some(&["junk"]), Some("10.0.0.0/8"), false),
-            (Some(&["10.0.0.0/8"]), Some("0.0.0.0/0"), true),
-        ] {
-            assert_eq!(has_source_ranges(&service(field, list)), limits, "{field:?} {list:?}");
-        }
-        assert!(!has_source_ranges(&Service::default()));
+    fn the_annotation_limits_nothing_as_long_as_nobody_enforces_it() {
+        let mut annotated = service(&[]);
+        let annotations = annotated.metadata.annotations.get_or_insert_default();
+        annotations.insert(annotations::SOURCE_RANGES.to_owned(), "10.0.0.0/8".to_owned());
+        assert!(!has_source_ranges(&annotated));
     }
 
     proptest! {
         #[test]
         fn any_text_is_answered(list in any::<String>(), entry in "[0-9a-f:./ ]{0,24}") {
-            has_source_ranges(&service(None, Some(&list)));
-            has_source_ranges(&service(Some(&[&entry, &list]), None));
+            has_source_ranges(&service(&[&entry, &list]));
         }
 
         /// Pieces that tile a half leave it open in whatever order they stand; without one of them they
@@ -157,9 +144,9 @@ mod tests {
             let piece =
                 |n: u32| format!("{}/{length}", std::net::Ipv4Addr::from_bits(base + n * (1 << (32 - length))));
             let mut all: Vec<String> = (0..count).rev().map(piece).collect();
-            prop_assert!(!has_source_ranges(&service(None, Some(&all.join(",")))));
+            prop_assert!(!limits(&all.join(",")));
             all.remove(missing.index(all.len()));
-            prop_assert!(has_source_ranges(&service(None, Some(&all.join(",")))));
+            prop_assert!(limits(&all.join(",")));
         }
     }
 }
