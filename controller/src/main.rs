@@ -78,6 +78,8 @@ fn mind(options: &Options) -> Mind {
     Mind::new(mind::Config {
         default_class: options.default_class,
         withdrawal_bound: options.withdrawal_bound,
+        rebalance_interval: options.rebalance_interval,
+        rebalance_settle: options.rebalance_settle,
         ..mind::Config::default()
     })
 }

@@ -19,6 +19,7 @@
 //! shows the address then keeps it, and the other claim is given up.
 
 mod absorb;
+mod balance;
 mod explain;
 mod lost;
 mod outcome;
@@ -48,6 +49,7 @@ use crate::world::endpoints::Endpoints;
 use crate::world::nodes::Nodes;
 use crate::world::store::Store;
 use crate::world::virtual_ips::VirtualIps;
+use balance::Balance;
 pub use explain::Explanation;
 use pending::Pending;
 use subject::Subject;
@@ -116,6 +118,11 @@ pub struct Config {
     pub conditions_pace: Duration,
     /// The least time between two looks at one pool's status.
     pub pool_status_pace: Duration,
+    /// The least time between two addresses that are moved to spread them evenly; zero switches that off.
+    pub rebalance_interval: Duration,
+    /// How long a node must have been well without a break before it is given addresses of others, and
+    /// how long nothing is moved after anything of that kind has changed or this process has begun to lead.
+    pub rebalance_settle: Duration,
 }
 
 impl Default for Config {
@@ -127,6 +134,8 @@ impl Default for Config {
             announce_grace: Duration::from_secs(5),
             conditions_pace: Duration::from_secs(1),
             pool_status_pace: Duration::from_secs(1),
+            rebalance_interval: Duration::from_secs(10),
+            rebalance_settle: Duration::from_secs(60),
         }
     }
 }
@@ -188,6 +197,7 @@ pub struct Mind {
     pool_counted: BTreeMap<String, Instant>,
     /// Releases that go on without a history, because it was refused.
     without_history: BTreeSet<IpAddr>,
+    balance: Balance,
 }
 
 impl Mind {
@@ -222,6 +232,7 @@ impl Mind {
             told: BTreeSet::new(),
             pool_counted: BTreeMap::new(),
             without_history: BTreeSet::new(),
+            balance: Balance::default(),
         }
     }
 
@@ -244,7 +255,8 @@ impl Mind {
 
     /// When [`Event::Deadline`] is wanted, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.is_acting() { self.pending.next_deadline() } else { None }
+        let deadlines = [self.pending.next_deadline(), self.balance.next_deadline()];
+        if self.is_acting() { deadlines.into_iter().flatten().min() } else { None }
     }
 
     /// Whether every kind has had its first complete list.
@@ -265,6 +277,7 @@ impl Mind {
         let acting = self.is_acting();
         if acting && !self.was_acting {
             self.mark_all();
+            self.begin_balance(now);
         }
         if !acting && self.was_acting {
             self.stand_down();
@@ -296,6 +309,7 @@ impl Mind {
                 None => break,
             }
         }
+        self.rebalance(now, out);
     }
 
     /// Forgets what was under way; whoever leads now does it.
@@ -303,6 +317,7 @@ impl Mind {
         self.pending = Pending::default();
         self.dirty.clear();
         self.waiting = Waiting::default();
+        self.balance = Balance::default();
         for address in self.claimant_of.keys().copied().collect::<Vec<_>>() {
             self.forget_claiming(address);
         }

@@ -196,6 +196,7 @@ impl Mind {
             }
         }
         self.settle_load(address);
+        self.watch_balance(now, address, was, is);
         self.holder_changed(address);
         for key in was.into_iter().chain(is).flat_map(concerns) {
             self.mark(Subject::Service(key));
