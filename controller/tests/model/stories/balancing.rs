@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use landfall_controller::effects::Effect;
 use landfall_controller::mind::{Change, Config, Event};
-use landfall_crds::{Peer, PeerState, Speaker, VirtualIP};
+use landfall_crds::{Carrier, Peer, PeerState, Speaker, VirtualIP};
 use serde_json::json;
 
 use crate::cluster::Cluster;
@@ -69,7 +69,7 @@ impl Cluster {
     /// A node goes dark as its peers and itself see it, and the seconds take over.
     fn fails(&mut self, node: &str, number: u8) {
         let mut dark = speaker(node, number);
-        dark.status.as_mut().unwrap().interfaces[0].carrier = landfall_crds::Carrier::Down;
+        dark.status.as_mut().unwrap().interfaces[0].carrier = Carrier::Down;
         self.api.put_speaker(dark);
         self.settle();
         for name in self.api.vips.keys().cloned().collect::<Vec<_>>() {
@@ -179,6 +179,25 @@ fn a_node_that_returns_has_its_addresses_back_after_a_while() {
 }
 
 #[test]
+fn an_address_that_was_taken_over_a_moment_ago_is_left_alone() {
+    // Of what makes a speaker step down the API may tell last, or nothing.
+    let mut cluster = spread(3, 12);
+    let on_n1 = |cluster: &Cluster| -> Vec<String> {
+        let announcer = |name: &String| cluster.api.vips[name].status.as_ref()?.announcer.clone();
+        let names = cluster.api.vips.keys().cloned();
+        names.filter(|name| announcer(name).is_some_and(|it| it.node == "n1")).collect()
+    };
+    let names = on_n1(&cluster);
+    cluster.announce(&names[0], Some("n2"));
+    cluster.settle();
+    assert_eq!(cluster.moves(50 * SECOND), []);
+    cluster.announce(&names[1], Some("n3"));
+    cluster.settle();
+    let moves = cluster.moves(3 * SETTLE);
+    assert_eq!(moves, [(10, names[0].clone()), (60, names[1].clone())]);
+}
+
+#[test]
 fn the_next_move_waits_for_the_last_one() {
     let mut cluster = spread(3, 12);
     cluster.comes("n4", 4);
@@ -246,7 +265,7 @@ fn a_node_that_is_never_well_for_long_gets_nothing() {
         match turn % 4 {
             0 => {
                 let mut dark = speaker("n4", 4);
-                dark.status.as_mut().unwrap().interfaces[0].carrier = landfall_crds::Carrier::Down;
+                dark.status.as_mut().unwrap().interfaces[0].carrier = Carrier::Down;
                 cluster.api.put_speaker(dark);
             }
             1 => drop(cluster.api.put_speaker(unready(speaker("n4", 4)))),
@@ -268,6 +287,28 @@ fn a_node_that_is_never_well_for_long_gets_nothing() {
         assert_eq!(cluster.moves(SETTLE - SECOND), [], "turn {turn}");
     }
     assert_eq!(cluster.moves(SECOND).len(), 1, "it is well for long enough");
+}
+
+#[test]
+fn a_link_that_comes_back_begins_the_settle_time_anew() {
+    let mut cluster = spread(3, 12);
+    let with_two_links = |carrier| {
+        let mut both = speaker("n4", 4);
+        let interfaces = &mut both.status.as_mut().unwrap().interfaces;
+        let mut other = interfaces[0].clone();
+        interfaces[0].carrier = carrier;
+        (other.name, other.subnets) = ("eth1".into(), vec!["10.9.0.0/24".into()]);
+        interfaces.push(other);
+        both
+    };
+    cluster.api.put_speaker(with_two_links(Carrier::Up));
+    cluster.settle();
+    assert_eq!(cluster.moves(50 * SECOND), []);
+    for carrier in [Carrier::Down, Carrier::Up] {
+        cluster.api.put_speaker(with_two_links(carrier));
+        cluster.settle();
+    }
+    assert_eq!(seconds(&cluster.moves(2 * SETTLE)), [60, 70, 80]);
 }
 
 #[test]
