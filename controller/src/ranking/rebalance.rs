@@ -25,6 +25,9 @@ use super::loads::Loads;
 const FIRSTS: u64 = 105;
 /// How many second places: more, since they matter in a failure only.
 const SECONDS: u64 = 110;
+/// Of fewer second places than these a node may hold one more: an order that is as good as new is not
+/// written for that.
+const FEW: u64 = 100;
 
 /// An address that is claimed, as it is placed now.
 #[derive(Clone, Debug)]
@@ -139,7 +142,7 @@ impl<'a> Counts<'a> {
         Self {
             able: able.to_vec(),
             firsts_allowed: allowed(&firsts, FIRSTS),
-            seconds_allowed: allowed(&seconds, SECONDS),
+            seconds_allowed: seconds_allowed(&seconds),
             firsts,
             seconds,
         }
@@ -153,6 +156,11 @@ fn allowed(held: &[u32], percent: u64) -> u32 {
     let sum: u64 = held.iter().copied().map(u64::from).sum();
     let most = (sum * percent / (100 * count)).max(sum.div_ceil(count));
     u32::try_from(most).unwrap_or(u32::MAX)
+}
+
+fn seconds_allowed(held: &[u32]) -> u32 {
+    let are_few = held.iter().copied().map(u64::from).sum::<u64>() < FEW;
+    allowed(held, SECONDS).saturating_add(u32::from(are_few))
 }
 
 /// Gives the first place, held by the node at `from`, to the node with the fewest first places.

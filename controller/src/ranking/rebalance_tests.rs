@@ -275,7 +275,7 @@ fn what_is_announced_elsewhere_already_is_given_up_first_and_moves_nowhere_if_it
 #[test]
 fn second_places_are_evened_out_without_a_new_epoch() {
     let mut world = World::with_nodes(&["a", "b", "c", "d"]);
-    for number in 0..12 {
+    for number in 0..120 {
         let order = [["a", "b", "c", "d"], ["b", "a", "c", "d"], ["c", "b", "a", "d"], ["d", "b", "a", "c"]];
         world.put(number, &order[number % 4]);
     }
@@ -285,7 +285,7 @@ fn second_places_are_evened_out_without_a_new_epoch() {
     assert!(steps.iter().all(|step| step.reason == Reason::Second && !step.raises_epoch), "{steps:?}");
     assert!(firsts.iter().all(|(node, count)| world.loads.firsts(node) == *count));
     for node in ["a", "b", "c", "d"] {
-        assert_eq!(world.loads.seconds(node), 3, "{node}");
+        assert!((27..=33).contains(&world.loads.seconds(node)), "{node}: {}", world.loads.seconds(node));
     }
 }
 
@@ -390,7 +390,9 @@ fn settle_and_check(world: &mut World, seed: u64) -> Vec<Move> {
     are_within(count(world, &firsts), 1.05);
     if world.unwell.is_empty() {
         // The addresses of a node that is not well are left alone, and so their second places.
-        are_within(count(world, &seconds), 1.10);
+        let seconds = count(world, &seconds);
+        assert!(u64::from(seconds.iter().sum::<u32>()) >= FEW, "seed {seed}");
+        are_within(seconds, 1.10);
     }
     for (candidates, announcer) in world.placed.values() {
         let first = &candidates[0].node;
