@@ -77,6 +77,15 @@ pub struct Options {
     #[arg(long, env = "LANDFALL_WITHDRAWAL_BOUND", value_name = "DURATION", default_value = "10s",
           value_parser = duration, global = true)]
     pub withdrawal_bound: Duration,
+    /// How long to wait between two addresses that are moved to another node to spread them evenly; 0s
+    /// switches that off.
+    #[arg(long, env = "LANDFALL_REBALANCE_INTERVAL", value_name = "DURATION", default_value = "10s",
+          value_parser = duration, global = true)]
+    pub rebalance_interval: Duration,
+    /// How long a node must have been well before addresses are moved to it.
+    #[arg(long, env = "LANDFALL_REBALANCE_SETTLE", value_name = "DURATION", default_value = "60s",
+          value_parser = duration, global = true)]
+    pub rebalance_settle: Duration,
     /// How many requests that write are sent per second at most, in the long run.
     #[arg(
         long,
@@ -179,6 +188,8 @@ mod tests {
         assert!(cli.options.default_class && cli.options.leader_elect);
         assert_eq!(cli.options.listen.to_string(), "[::]:7933");
         assert_eq!(cli.options.withdrawal_bound, Duration::from_secs(10));
+        assert_eq!(cli.options.rebalance_interval, Duration::from_secs(10));
+        assert_eq!(cli.options.rebalance_settle, Duration::from_secs(60));
         assert_eq!(cli.options.fault_point, None);
     }
 
@@ -209,6 +220,7 @@ mod tests {
             parse(&["--withdrawal-bound", "2500ms"]).unwrap().options.withdrawal_bound,
             Duration::from_millis(2500)
         );
+        assert!(parse(&["--rebalance-interval", "0s"]).unwrap().options.rebalance_interval.is_zero());
         for bad in ["10", "-1s", "soon"] {
             assert!(parse(&["--withdrawal-bound", bad]).is_err(), "{bad} is refused");
         }

@@ -79,6 +79,8 @@ fn mind(options: &Options) -> Mind {
         default_class: options.default_class,
         default_deny: options.default_deny,
         withdrawal_bound: options.withdrawal_bound,
+        rebalance_interval: options.rebalance_interval,
+        rebalance_settle: options.rebalance_settle,
         ..mind::Config::default()
     })
 }

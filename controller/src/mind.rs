@@ -19,6 +19,7 @@
 //! shows the address then keeps it, and the other claim is given up.
 
 mod absorb;
+mod balance;
 mod explain;
 mod history;
 mod lost;
@@ -53,6 +54,7 @@ use crate::world::namespaces::Namespaces;
 use crate::world::nodes::Nodes;
 use crate::world::store::Store;
 use crate::world::virtual_ips::VirtualIps;
+use balance::Balance;
 pub use explain::Explanation;
 use history::History;
 use pending::Pending;
@@ -126,6 +128,11 @@ pub struct Config {
     pub conditions_pace: Duration,
     /// The least time between two looks at one pool's status.
     pub pool_status_pace: Duration,
+    /// The least time between two addresses that are moved to spread them evenly; zero switches that off.
+    pub rebalance_interval: Duration,
+    /// How long a node must have been well without a break before it is given addresses of others, and
+    /// how long nothing is moved after anything of that kind has changed or this process has begun to lead.
+    pub rebalance_settle: Duration,
 }
 
 impl Default for Config {
@@ -138,6 +145,8 @@ impl Default for Config {
             announce_grace: Duration::from_secs(5),
             conditions_pace: Duration::from_secs(1),
             pool_status_pace: Duration::from_secs(1),
+            rebalance_interval: Duration::from_secs(10),
+            rebalance_settle: Duration::from_secs(60),
         }
     }
 }
@@ -208,6 +217,7 @@ pub struct Mind {
     history: History,
     /// Releases that go on without a history, because it was refused.
     without_history: BTreeSet<IpAddr>,
+    balance: Balance,
 }
 
 impl Mind {
@@ -248,6 +258,7 @@ impl Mind {
             pool_counted: BTreeMap::new(),
             history: History::default(),
             without_history: BTreeSet::new(),
+            balance: Balance::default(),
         }
     }
 
@@ -273,7 +284,8 @@ impl Mind {
 
     /// When [`Event::Deadline`] is wanted, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.is_acting() { self.pending.next_deadline() } else { None }
+        let deadlines = [self.pending.next_deadline(), self.balance.next_deadline()];
+        if self.is_acting() { deadlines.into_iter().flatten().min() } else { None }
     }
 
     /// Whether every kind has had its first complete list.
@@ -295,6 +307,7 @@ impl Mind {
         let acting = self.is_acting();
         if acting && !self.was_acting {
             self.mark_all();
+            self.begin_balance(now);
         }
         if !acting && self.was_acting {
             self.stand_down();
@@ -326,6 +339,7 @@ impl Mind {
                 None => break,
             }
         }
+        self.rebalance(now, out);
     }
 
     /// Forgets what was under way; whoever leads now does it.
@@ -334,6 +348,7 @@ impl Mind {
         self.dirty.clear();
         self.waiting = Waiting::default();
         self.history = History::default();
+        self.balance = Balance::default();
         for address in self.claimant_of.keys().copied().collect::<Vec<_>>() {
             self.forget_claiming(address);
         }

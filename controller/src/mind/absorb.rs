@@ -204,6 +204,7 @@ impl Mind {
         }
         self.settle_load(address);
         self.settle_usage(address);
+        self.watch_balance(now, address, was, is);
         self.holder_changed(address);
         for sharing_key in was.into_iter().chain(is).flat_map(sharing_keys) {
             self.wake_sharers(&sharing_key);

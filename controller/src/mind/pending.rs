@@ -59,6 +59,12 @@ impl Pending {
         }
     }
 
+    /// Whether nothing is under way for `subject` and no pause is running, without asking to be told when
+    /// that is over.
+    pub(crate) fn is_free(&self, subject: &Subject, now: Instant) -> bool {
+        !self.in_flight(subject) && self.backoffs.get(subject).is_none_or(|backoff| backoff.until <= now)
+    }
+
     pub(crate) fn in_flight(&self, subject: &Subject) -> bool {
         self.flights.contains_key(subject)
     }
@@ -138,7 +144,8 @@ mod tests {
         let (mut pending, subject, mut now) = (Pending::default(), Subject::Pool("a".into()), start());
         for seconds in [1, 2, 4, 8, 16, 30, 30] {
             pending.failed(&subject, now);
-            assert!(!pending.may_act(&subject, &subject, now + Duration::from_millis(seconds * 1000 - 1)));
+            let early = now + Duration::from_millis(seconds * 1000 - 1);
+            assert!(!pending.may_act(&subject, &subject, early) && !pending.is_free(&subject, early));
             now += Duration::from_secs(seconds);
             assert_eq!(pending.next_deadline(), Some(now));
             assert_eq!(pending.due(now), std::slice::from_ref(&subject));

@@ -230,7 +230,7 @@ impl Mind {
     }
 
     /// An epoch above every other: by the clock, unless that has been set back.
-    fn next_epoch(&mut self, wall: Timestamp) -> i64 {
+    pub(super) fn next_epoch(&mut self, wall: Timestamp) -> i64 {
         self.last_epoch = (self.last_epoch + 1).max(wall.as_millisecond());
         self.last_epoch
     }

@@ -45,6 +45,11 @@ impl Loads {
         }
     }
 
+    /// Whether no address has a place.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
     /// How many addresses the node stands first for.
     pub fn firsts(&self, node: &str) -> u32 {
         self.firsts.get(node).copied().unwrap_or(0)

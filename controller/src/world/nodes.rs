@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use landfall_crds::address::{AddressSet, parse_address};
-use landfall_crds::names::labels;
+use landfall_crds::names::{conditions, labels};
 use landfall_crds::{Carrier, PeerState, Speaker, glob_matches};
 
 use super::cluster_ranges::set_of;
@@ -31,8 +31,17 @@ pub struct SpeakerFacts {
     pub addresses: BTreeSet<IpAddr>,
     /// Its gateways.
     pub gateways: BTreeSet<IpAddr>,
-    /// Peers, and whether it hears them on any interface.
-    peers: BTreeMap<String, bool>,
+    /// Whether it can announce, by its own word; one that says nothing of it can.
+    pub ready: bool,
+    /// How it hears its peers.
+    peers: BTreeMap<String, Heard>,
+}
+
+/// On how many of the LANs that they share a peer is heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Heard {
+    somewhere: bool,
+    everywhere: bool,
 }
 
 /// What a Node object says, read once.
@@ -49,7 +58,8 @@ pub struct NodeFacts {
 }
 
 impl SpeakerFacts {
-    fn differs_in_peers_only(&self, other: &Self) -> bool {
+    /// Whether all else is the same, so that no order changes.
+    fn differs_in_state_only(&self, other: &Self) -> bool {
         self.interfaces == other.interfaces
             && self.addresses == other.addresses
             && self.gateways == other.gateways
@@ -71,7 +81,7 @@ impl NodeFacts {
 pub enum Changed {
     /// Nothing that matters.
     Nothing,
-    /// Only who hears whom.
+    /// Only who hears whom, and who can announce by its own word.
     Peers,
     /// Interfaces, addresses or labels.
     Facts,
@@ -84,6 +94,10 @@ pub struct Nodes {
     nodes: BTreeMap<String, NodeFacts>,
     /// Those that most peers take for dead; kept, since it is asked for each address.
     dead: BTreeSet<String>,
+    /// Those that most peers do not hear on some LAN.
+    cut_off: BTreeSet<String>,
+    /// Counts the changes.
+    revision: u64,
     pub(crate) speakers_listed: bool,
     pub(crate) nodes_listed: bool,
 }
@@ -97,9 +111,10 @@ impl Nodes {
         let is = &self.speakers[&name];
         let changed = match was {
             Some(was) if was == *is => return Changed::Nothing,
-            Some(was) if was.differs_in_peers_only(is) => Changed::Peers,
+            Some(was) if was.differs_in_state_only(is) => Changed::Peers,
             _ => Changed::Facts,
         };
+        self.revision += 1;
         self.count_opinions();
         changed
     }
@@ -109,6 +124,7 @@ impl Nodes {
         if self.speakers.remove(name).is_none() {
             return Changed::Nothing;
         }
+        self.revision += 1;
         self.count_opinions();
         Changed::Facts
     }
@@ -121,12 +137,17 @@ impl Nodes {
             return Changed::Nothing;
         }
         self.nodes.insert(name, facts);
+        self.revision += 1;
         Changed::Facts
     }
 
     /// Forgets a Node.
     pub fn remove_node(&mut self, name: &str) -> Changed {
-        self.nodes.remove(name).map_or(Changed::Nothing, |_| Changed::Facts)
+        if self.nodes.remove(name).is_none() {
+            return Changed::Nothing;
+        }
+        self.revision += 1;
+        Changed::Facts
     }
 
     /// The names of known Speakers.
@@ -185,15 +206,37 @@ impl Nodes {
         self.dead.contains(name)
     }
 
+    /// How often anything here has changed, so that one need not look for what has.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The nodes that may be given addresses they do not have yet, with their interfaces: ready, heard
+    /// wherever they are watched, neither cordoned nor excluded, with a link that is up.
+    pub fn well(&self) -> impl Iterator<Item = (&str, &[Interface])> {
+        self.iter()
+            .filter(|(name, speaker, node)| {
+                let may = node.is_none_or(|node| !node.cordoned && !node.is_excluded());
+                let is_up = speaker.interfaces.iter().any(|interface| interface.up);
+                may && is_up && speaker.ready && !self.dead.contains(*name) && !self.cut_off.contains(*name)
+            })
+            .map(|(name, speaker, _)| (name, speaker.interfaces.as_slice()))
+    }
+
     fn count_opinions(&mut self) {
+        self.dead = self.most_miss(|heard| heard.somewhere);
+        self.cut_off = self.most_miss(|heard| heard.everywhere);
+    }
+
+    /// The nodes of which most peers with an opinion say that this does not hold.
+    fn most_miss(&self, holds: impl Fn(&Heard) -> bool) -> BTreeSet<String> {
         let mut votes: BTreeMap<&str, i64> = BTreeMap::new();
         for (voter, facts) in &self.speakers {
-            for (peer, hears) in facts.peers.iter().filter(|(peer, _)| *peer != voter) {
-                *votes.entry(peer).or_default() += if *hears { -1 } else { 1 };
+            for (peer, heard) in facts.peers.iter().filter(|(peer, _)| *peer != voter) {
+                *votes.entry(peer).or_default() += if holds(heard) { -1 } else { 1 };
             }
         }
-        self.dead =
-            votes.into_iter().filter(|(_, votes)| *votes > 0).map(|(name, _)| name.to_owned()).collect();
+        votes.into_iter().filter(|(_, votes)| *votes > 0).map(|(name, _)| name.to_owned()).collect()
     }
 }
 
@@ -213,9 +256,13 @@ fn speaker_facts(speaker: &Speaker) -> SpeakerFacts {
     let Some(status) = &speaker.status else { return SpeakerFacts::default() };
     let mut peers = BTreeMap::new();
     for peer in &status.peers {
-        let hears = peers.entry(peer.node.clone()).or_insert(false);
-        *hears |= peer.state == PeerState::Alive;
+        let is_heard = peer.state == PeerState::Alive;
+        let heard =
+            peers.entry(peer.node.clone()).or_insert(Heard { somewhere: is_heard, everywhere: is_heard });
+        heard.somewhere |= is_heard;
+        heard.everywhere &= is_heard;
     }
+    let ready = status.conditions.iter().find(|condition| condition.type_ == conditions::READY);
     let parse = |text: &String| parse_address(text).ok();
     SpeakerFacts {
         interfaces: status
@@ -234,6 +281,7 @@ fn speaker_facts(speaker: &Speaker) -> SpeakerFacts {
             .filter_map(parse)
             .collect(),
         gateways: status.gateways.iter().filter_map(parse).collect(),
+        ready: ready.is_none_or(|condition| condition.status == "True"),
         peers,
     }
 }
@@ -294,6 +342,53 @@ mod tests {
         let mut nodes = Nodes::default();
         nodes.put_speaker(&speaker("n1", &[("n2", "Dead"), ("n2", "Alive")]));
         assert!(!nodes.is_dead("n2"));
+    }
+
+    #[test]
+    fn who_is_well_is_up_ready_heard_everywhere_and_wanted() {
+        let able = |name: &str, carrier: &str, conditions: serde_json::Value| -> Speaker {
+            let interface =
+                json!({"name": "eth0", "mac": "", "carrier": carrier, "subnets": ["10.0.0.0/24"]});
+            serde_json::from_value(json!({
+                "apiVersion": "landfall.dev/v1alpha1", "kind": "Speaker", "metadata": {"name": name},
+                "spec": {}, "status": {"interfaces": [interface], "conditions": conditions},
+            }))
+            .unwrap()
+        };
+        let says = |status: &str| {
+            json!([{"type": "Ready", "status": status, "reason": "x", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"}])
+        };
+        let node = |name: &str, spec: serde_json::Value, labels: serde_json::Value| -> Node {
+            serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "spec": spec}))
+                .unwrap()
+        };
+        let mut nodes = Nodes::default();
+        for (name, carrier, conditions) in [
+            ("dark", "Down", json!([])),
+            ("warming", "Up", says("False")),
+            ("unknown", "Up", says("Unknown")),
+            ("ready", "Up", says("True")),
+            ("silent", "Up", json!([])),
+            ("cordoned", "Up", json!([])),
+            ("excluded", "Up", json!([])),
+            ("dead", "Up", json!([])),
+            ("cut-off", "Up", json!([])),
+        ] {
+            nodes.put_speaker(&able(name, carrier, conditions));
+        }
+        nodes.put_node(&node("cordoned", json!({"unschedulable": true}), json!({})));
+        nodes.put_node(&node(
+            "excluded",
+            json!({}),
+            json!({labels::EXCLUDE_FROM_EXTERNAL_LOAD_BALANCERS: ""}),
+        ));
+        let before = nodes.revision();
+        let opinions = [("dead", "Dead"), ("cut-off", "Dead"), ("cut-off", "Alive"), ("ready", "Alive")];
+        nodes.put_speaker(&speaker("voter", &opinions));
+        assert_eq!(nodes.revision(), before + 1);
+        assert_eq!(nodes.well().map(|(name, _)| name).collect::<Vec<_>>(), ["ready", "silent"]);
+        assert!(!nodes.is_dead("cut-off"), "and yet it may keep what it has");
     }
 
     #[test]

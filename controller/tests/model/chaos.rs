@@ -7,7 +7,7 @@ use landfall_controller::effects::Effect;
 use landfall_controller::mind::Event;
 
 use crate::api::{KINDS, SERVICES, name_of};
-use crate::cluster::{Cluster, Way};
+use crate::cluster::{Cluster, Way, is_asked};
 use crate::invariants::{self, Asked};
 use crate::objects::{pool, speaker};
 use crate::random::Random;
@@ -55,6 +55,9 @@ impl Chaos {
         }
         self.become_quiet();
         invariants::quiet(&self.cluster.api);
+        if self.speakers_live {
+            invariants::places_are_even(&self.cluster.api);
+        }
         // Who still waits for what it asked for may get it any time.
         let waits = invariants::waiting(&self.cluster.api);
         self.asked.retain(|(name, _), _| waits.contains(name));
@@ -188,6 +191,10 @@ impl Chaos {
         }
         if does && !may {
             self.cluster.announce(name, None);
+        }
+        if does && may && is_asked(&self.cluster.api.vips[name]) {
+            self.cluster.announce(name, Some(&candidates[0]));
+            self.note("take-over by a raised epoch");
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 use landfall_controller::effects::{Effect, Outcome, Refusal};
 use landfall_controller::mind::{Config, Event, Mind, Now};
-use landfall_crds::{Announcer, VirtualIPStatus};
+use landfall_crds::{Announcer, VirtualIP, VirtualIPStatus};
 
 use crate::api::{Api, KINDS, SERVICES, VIPS};
 use crate::objects::namespace;
@@ -42,15 +42,19 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    pub fn new(controllers: usize) -> Self {
+        Self::with(controllers, Config::default())
+    }
+
     // Time has to start somewhere; from there on it is pretended.
     #[allow(clippy::disallowed_methods)]
-    pub fn new(controllers: usize) -> Self {
+    pub fn with(controllers: usize, config: Config) -> Self {
         let mut cluster = Self {
             api: Api { now: 1_800_000_000, ..Api::default() },
             controllers: Vec::new(),
             start: Instant::now(),
             elapsed: Duration::ZERO,
-            config: Config::default(),
+            config,
         };
         for name in ["shop", "office"] {
             cluster.api.put_namespace(namespace(name));
@@ -170,6 +174,7 @@ impl Cluster {
     /// Writes who announces, as a speaker does.
     pub fn announce(&mut self, name: &str, node: Option<&str>) {
         let mut vip = (*self.api.vips[name]).clone();
+        let epoch = vip.spec.placement.as_ref().map_or(0, |placement| placement.epoch);
         let status = vip.status.get_or_insert_with(VirtualIPStatus::default);
         let since = self.api.time();
         status.announcer = node.map(|node| Announcer {
@@ -177,10 +182,21 @@ impl Cluster {
             interface: "eth0".to_owned(),
             mac: "02:00:00:00:00:01".to_owned(),
             term: status.announcer.as_ref().map_or(1, |before| before.term + 1),
-            epoch: 1,
+            epoch,
             since,
         });
         self.api.put_vip(vip);
+    }
+
+    /// Speakers do what a raised epoch asks for: the best candidate takes over.
+    pub fn follow_epochs(&mut self) -> Vec<String> {
+        let asked: Vec<String> =
+            self.api.vips.iter().filter(|(_, vip)| is_asked(vip)).map(|(name, _)| name.clone()).collect();
+        for name in &asked {
+            let candidates = self.api.vips[name].spec.placement.clone().unwrap_or_default().candidates;
+            self.announce(name, candidates.first().map(|best| best.node.as_str()));
+        }
+        asked
     }
 
     /// Everything that can happen without time passing or anybody doing anything new.
@@ -218,6 +234,13 @@ impl Cluster {
         }
         panic!("the cluster does not become quiet");
     }
+}
+
+/// Whether it is announced under an older epoch than it is placed under.
+pub fn is_asked(vip: &VirtualIP) -> bool {
+    let epoch = vip.spec.placement.as_ref().map_or(0, |placement| placement.epoch);
+    let announcer = vip.status.as_ref().and_then(|status| status.announcer.as_ref());
+    announcer.is_some_and(|announcer| announcer.epoch < epoch)
 }
 
 impl Controller {

@@ -78,6 +78,22 @@ pub fn quiet(api: &Api) {
     what_is_not_ours_bears_no_mark(api);
 }
 
+/// Where all nodes are well and speakers do what they are asked, addresses are announced by their first
+/// candidates, and none of these has more than its share.
+pub fn places_are_even(api: &Api) {
+    let mut firsts: BTreeMap<&str, usize> = api.speakers.keys().map(|node| (node.as_str(), 0)).collect();
+    let claimed: Vec<_> = api.vips.values().filter(|vip| !vip.spec.claims.is_empty()).collect();
+    for vip in &claimed {
+        let first = &vip.spec.placement.as_ref().unwrap().candidates[0].node;
+        let announcer = vip.status.as_ref().and_then(|status| status.announcer.as_ref());
+        let announcer = announcer.map(|announcer| &announcer.node);
+        assert_eq!(announcer, Some(first), "{:?} is announced elsewhere", vip.metadata.name);
+        *firsts.entry(first).or_default() += 1;
+    }
+    let share = claimed.len().div_ceil(firsts.len());
+    assert!(firsts.values().all(|held| *held <= share), "uneven: {firsts:?}");
+}
+
 fn no_service_is_stuck(api: &Api) {
     for (name, service) in &api.services {
         assert!(

@@ -1,6 +1,7 @@
 //! One thing at a time, told from beginning to end.
 
 mod asking;
+mod balancing;
 mod granting;
 mod others;
 mod placing;
