@@ -6,6 +6,7 @@
 
 mod crashes;
 mod custom_resources;
+mod faults;
 mod neighbours;
 mod policies;
 mod refusals;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         refusals::stories(),
         crashes::stories(),
         steady::stories(),
+        faults::stories(),
     ]
     .into_iter()
     .flatten()

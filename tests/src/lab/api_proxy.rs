@@ -109,7 +109,8 @@ impl ApiProxy {
         self.faults.swallows()
     }
 
-    /// How often each kind of fault was played, by its name ([`Fault::name`]), and how many requests came.
+    /// How often each kind of fault was played, by its name ([`Fault::name`]); also how many `requests` came,
+    /// and of them how many `writes held`, `reads held` and `answers held` while everything was swallowed.
     pub fn counts(&self) -> BTreeMap<String, u64> {
         self.faults.counts()
     }

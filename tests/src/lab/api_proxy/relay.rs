@@ -91,10 +91,10 @@ async fn forward(
     head: request::Parts,
     body: Bytes,
 ) -> Result<Response<Body>, Broken> {
+    tokio::time::sleep(delay).await;
     if until_let_go(&mut faults.subscribe()).await {
         faults.count(if head.method.is_safe() { "reads held" } else { "writes held" });
     }
-    tokio::time::sleep(delay).await;
     Ok(upstream.send(Request::from_parts(head, Body::from(body))).await?)
 }
 
