@@ -413,7 +413,7 @@ async fn restart(lab: &Lab) -> Result<()> {
     leads(lab, "n1").await?;
     eventually(seconds(30), "all is listed anew", async || {
         let lists = metric(lab, "n1", "landfall_controller_watch_lists_total")?;
-        ensure!(lists >= 18, "only {lists} lists");
+        ensure!(lists >= 13, "only {lists} lists");
         Ok(())
     })
     .await?;
