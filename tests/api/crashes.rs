@@ -55,7 +55,7 @@ async fn prepared(lab: &Lab) -> Result<ByHand> {
     Ok(by_hand)
 }
 
-async fn start_speakers(lab: &Lab, by_hand: &ByHand) -> Result<()> {
+pub(crate) async fn start_speakers(lab: &Lab, by_hand: &ByHand) -> Result<()> {
     for node in lab.nodes() {
         by_hand.start_speaker(lab, node, &[]).await?;
     }
@@ -203,7 +203,7 @@ async fn killed_while_releasing(lab: &Lab, by_hand: &ByHand, point: &str) -> Res
 }
 
 /// Whether the controller that was started on this node holds the Lease.
-async fn leader(lab: &Lab, node: &str) -> Result<()> {
+pub(crate) async fn leader(lab: &Lab, node: &str) -> Result<()> {
     let holder = lab.kubectl(&[
         "-n",
         landfall_tests::lab::landfall::NAMESPACE,

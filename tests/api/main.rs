@@ -6,6 +6,7 @@
 
 mod crashes;
 mod custom_resources;
+mod faults;
 mod granting;
 mod neighbours;
 mod policies;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         refusals::stories(),
         crashes::stories(),
         steady::stories(),
+        faults::stories(),
     ]
     .into_iter()
     .flatten()

@@ -113,20 +113,25 @@ async fn nothing_is_written(lab: &Lab) -> Result<()> {
 fn lists(lab: &Lab) -> Result<u64> {
     let mut sum = 0;
     for name in ["n1", "n2"] {
-        let target = (lab.node(name)?.addresses().v4, CONTROLLER_HTTP);
-        let mut stream = TcpStream::connect(target).with_context(|| format!("metrics of {name}"))?;
-        stream.set_read_timeout(Some(seconds(5)))?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        let counts = text.lines().filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            series.starts_with("landfall_controller_watch_lists_total").then(|| value.parse::<u64>().ok())?
-        });
-        sum += counts.sum::<u64>();
+        sum += metric(lab, name, "landfall_controller_watch_lists_total")?;
     }
     ensure!(sum > 0, "the controllers count no lists");
     Ok(sum)
+}
+
+/// A metric of the controller on this node, summed over its labels.
+pub(crate) fn metric(lab: &Lab, name: &str, metric: &str) -> Result<u64> {
+    let target = (lab.node(name)?.addresses().v4, CONTROLLER_HTTP);
+    let mut stream = TcpStream::connect(target).with_context(|| format!("metrics of {name}"))?;
+    stream.set_read_timeout(Some(seconds(5)))?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let counts = text.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        series.starts_with(metric).then(|| value.parse::<u64>().ok())?
+    });
+    Ok(counts.sum())
 }
 
 /// Changes what does not concern us: a Node's labels and heartbeat, somebody else's endpoints and Services.

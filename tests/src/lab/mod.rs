@@ -61,8 +61,10 @@
 //! Faults: [`Switch::port_down`], [`Switch::lose`], [`Switch::cut`],
 //! [`Node::freeze`], [`Node::signal`] (by program name, in pods too),
 //! [`Node::kill`] and [`Node::restart`] (kubelet, containerd, kube-proxy),
-//! [`ControlPlane::kill_api_server`]. After each story all of them are mended.
+//! [`ControlPlane::kill_api_server`], and an [`api_proxy`] for one program's way
+//! to the API server. After each story all of them are mended.
 
+pub mod api_proxy;
 mod audit;
 mod cgroups;
 mod client;
