@@ -237,7 +237,7 @@ impl Arena<'_> {
             writes,
             memory,
             idle_cpu: Usage::of_program(CONTROLLER)?.cpu - memory.cpu,
-            idle_writes: self.writes(mark)?.values().sum::<f64>() as usize,
+            idle_writes: self.writes(mark)?.values().fold(0.0, |sum, count| sum + count),
             idle_reads: single_reads(&read),
         })
     }

@@ -42,7 +42,7 @@ pub(super) struct Rest {
     pub(super) writes: BTreeMap<String, f64>,
     pub(super) memory: Usage,
     pub(super) idle_cpu: f64,
-    pub(super) idle_writes: usize,
+    pub(super) idle_writes: f64,
     pub(super) idle_reads: f64,
 }
 
@@ -56,7 +56,8 @@ pub(super) struct Size {
 
 /// Single reads among requests.
 pub(super) fn single_reads(requests: &Requests) -> f64 {
-    requests.iter().filter(|(name, _)| name.starts_with("GET")).map(|(_, count)| count).sum()
+    let single = requests.iter().filter(|(name, _)| name.starts_with("GET"));
+    single.fold(0.0, |sum, (_, count)| sum + count)
 }
 
 impl Run {
@@ -98,10 +99,10 @@ pub(super) fn figures(sizes: &[Size]) -> Vec<Figure> {
     {
         let grown = format!("at {} against {} Services", large.size, small.size);
         let ratio = median(&large.ratios()) / median(&small.ratios());
-        figures.push(Figure::of(&format!("growth of that ratio {grown}"), &[ratio], "x", Some(NO_GROWTH)));
+        figures.push(Figure::of(&format!("growth of the ratio {grown}"), &[ratio], "x", Some(NO_GROWTH)));
         if let (Some(few), Some(many)) = (&small.rest, &large.rest) {
             let growth = many.cpu / large.size as f64 * small.size as f64 / few.cpu;
-            let name = format!("growth of the controller's CPU per Service {grown}");
+            let name = format!("growth of the CPU per Service {grown}");
             figures.push(Figure::of(&name, &[growth], "x", Some(NO_GROWTH)));
         }
     }
@@ -158,8 +159,7 @@ impl Size {
         };
         figures.push(memory);
         figures.push(Figure::of(&named("CPU in 30 s without change"), &[rest.idle_cpu], "s", Some(0.1)));
-        let idle_writes = rest.idle_writes as f64;
-        figures.push(Figure::of(&named("writes in 30 s without change"), &[idle_writes], "", Some(0.0)));
+        figures.push(Figure::of(&named("writes in 30 s without change"), &[rest.idle_writes], "", Some(0.0)));
         figures.push(Figure::of(
             &named("single reads in 30 s without change"),
             &[rest.idle_reads],
