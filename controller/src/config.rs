@@ -91,12 +91,12 @@ pub struct Options {
         long,
         env = "LANDFALL_WRITE_RATE",
         value_name = "PER_SECOND",
-        default_value = "500",
+        default_value = "2000",
         global = true
     )]
     pub write_rate: NonZeroU32,
     /// How many of them may follow each other without a pause.
-    #[arg(long, env = "LANDFALL_WRITE_BURST", value_name = "COUNT", default_value = "1000", global = true)]
+    #[arg(long, env = "LANDFALL_WRITE_BURST", value_name = "COUNT", default_value = "2000", global = true)]
     pub write_burst: NonZeroU32,
     /// How many of them may be under way at once, each for another object.
     #[arg(

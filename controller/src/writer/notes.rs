@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -26,6 +26,12 @@ pub(super) const CAPACITY: usize = 4096;
 
 /// How many are published per second in the long run, and at once.
 const PACE: (f64, f64) = (20.0, 50.0);
+
+/// For so long at most a note is held back while other writes wait: people can wait, grants should not.
+const HELD_BACK: SignedDuration = SignedDuration::from_secs(10);
+
+/// How often is looked whether they still wait.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A note that was published within this time is counted up instead of published again, as client-go does.
 const SERIES: Duration = Duration::from_secs(6 * 60);
@@ -62,6 +68,10 @@ pub(super) async fn publish(
     let mut published: HashMap<Note, Published> = HashMap::new();
     let mut pace = Pace::new(PACE.0, PACE.1);
     while let Some(dated) = notes.recv().await {
+        let held_until = dated.at.checked_add(HELD_BACK).unwrap_or(dated.at);
+        while metrics.effects_waiting.get() > 0 && clock::now().wall < held_until {
+            tokio::time::sleep(LOOK).await;
+        }
         while let Err(wait) = pace.take(clock::now().monotonic) {
             tokio::time::sleep(wait).await;
         }

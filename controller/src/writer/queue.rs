@@ -57,6 +57,11 @@ impl Effect {
         matches!(self, Self::GetService { .. } | Self::GetVirtualIp { .. })
     }
 
+    /// Whether it changes nothing about who has which address and only tells people how things are.
+    fn only_tells(&self) -> bool {
+        matches!(self, Self::SetConditions { .. } | Self::SetPoolStatus { .. })
+    }
+
     pub(super) fn target(&self) -> Target {
         let exactly = |kind, object: &Exactly| Target {
             kind,
@@ -120,13 +125,21 @@ pub struct Order {
     pub effect: Effect,
 }
 
-/// Orders that wait. An object has at most one effect under way; first come, first served otherwise.
+/// As many that grant and release go before one that only tells, where both wait.
+const GRANTS_FIRST: u32 = 8;
+
+/// Orders that wait. An object has at most one effect under way. Those that only tell how things are let
+/// those go first that grant and release; first come, first served otherwise.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// Orders by object. An object is here exactly while it has an effect waiting or under way.
     waiting: HashMap<Target, VecDeque<Order>>,
     /// Objects that have an effect waiting and none under way, in the order of their turn.
     ready: VecDeque<Target>,
+    /// The same, for those whose next effect only tells.
+    telling: VecDeque<Target>,
+    /// How many have gone before those that only tell.
+    went_first: u32,
     busy: HashSet<Target>,
     len: usize,
 }
@@ -136,16 +149,35 @@ impl Queue {
     pub(super) fn push(&mut self, order: Order) {
         let target = order.effect.target();
         let line = self.waiting.entry(target.clone()).or_default();
-        if line.is_empty() && !self.busy.contains(&target) {
-            self.ready.push_back(target);
-        }
+        let is_next = line.is_empty() && !self.busy.contains(&target);
         line.push_back(order);
         self.len += 1;
+        if is_next {
+            self.line_up(target);
+        }
+    }
+
+    /// Gives an object with an effect waiting and none under way its turn.
+    fn line_up(&mut self, target: Target) {
+        let next = self.waiting.get(&target).and_then(VecDeque::front);
+        match next.is_some_and(|order| order.effect.only_tells()) {
+            true => self.telling.push_back(target),
+            false => self.ready.push_back(target),
+        }
+    }
+
+    fn next_target(&mut self) -> Option<Target> {
+        if self.telling.is_empty() || !self.ready.is_empty() && self.went_first < GRANTS_FIRST {
+            self.went_first += u32::from(!self.telling.is_empty());
+            return self.ready.pop_front();
+        }
+        self.went_first = 0;
+        self.telling.pop_front()
     }
 
     /// The next order that may be tried now. [`Queue::done`] must follow with what is returned first.
     pub(super) fn pop(&mut self) -> Option<(Target, Order)> {
-        let target = self.ready.pop_front()?;
+        let target = self.next_target()?;
         let order = self.waiting.get_mut(&target)?.pop_front()?;
         self.busy.insert(target.clone());
         self.len -= 1;
@@ -156,7 +188,7 @@ impl Queue {
     pub(super) fn done(&mut self, target: Target) {
         self.busy.remove(&target);
         if self.waiting.get(&target).is_some_and(|line| !line.is_empty()) {
-            self.ready.push_back(target);
+            self.line_up(target);
         } else {
             self.waiting.remove(&target);
         }
@@ -164,7 +196,7 @@ impl Queue {
 
     /// Whether [`Queue::pop`] would return something.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || !self.telling.is_empty()
     }
 
     /// How many effects wait.
@@ -245,6 +277,28 @@ mod tests {
         let (a, _) = queue.pop().unwrap();
         queue.done(a);
         assert_eq!(queue.pop().unwrap().1, get("b"));
+    }
+
+    #[test]
+    fn what_only_tells_lets_grants_go_first_but_not_for_ever() {
+        let tell = |name: &str| {
+            let service = Exactly {
+                namespace: "shop".to_owned(),
+                name: name.to_owned(),
+                uid: String::new(),
+                resource_version: String::new(),
+            };
+            Order { term: 0, effect: Effect::SetConditions { service, conditions: Vec::new() } }
+        };
+        let mut queue = Queue::default();
+        for name in ["x", "y"] {
+            queue.push(tell(name));
+        }
+        for number in 0..12 {
+            queue.push(create(&number.to_string()));
+        }
+        let names: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|(target, _)| target.name).collect();
+        assert_eq!(names, ["0", "1", "2", "3", "4", "5", "6", "7", "x", "8", "9", "10", "11", "y"]);
     }
 
     #[test]
