@@ -38,7 +38,8 @@ pub struct Cluster {
     pub controllers: Vec<Controller>,
     start: Instant,
     pub elapsed: Duration,
-    config: Config,
+    /// What each controller is started with.
+    pub config: Config,
 }
 
 impl Cluster {

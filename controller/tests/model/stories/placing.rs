@@ -2,24 +2,17 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use landfall_controller::mind::{Change, Event};
 use serde_json::json;
 
-use super::lan;
+use super::{lan, node};
 use crate::cluster::Cluster;
 use crate::objects::speaker;
 
 fn candidates(cluster: &Cluster, address: &str) -> Vec<String> {
     let placement = cluster.vip(address).spec.placement.clone().unwrap();
     placement.candidates.into_iter().map(|candidate| candidate.node).collect()
-}
-
-fn tell(cluster: &mut Cluster, event: Event) {
-    let now = cluster.now();
-    cluster.controllers[0].tell(now, event);
-    cluster.quiet();
 }
 
 fn slice(ready_on: &[&str]) -> Event {
@@ -33,14 +26,6 @@ fn slice(ready_on: &[&str]) -> Event {
     Event::EndpointSlice(Change::Applied(Arc::new(slice)))
 }
 
-fn node(name: &str, labels: serde_json::Value, cordoned: bool) -> Event {
-    let node: Node = serde_json::from_value(
-        json!({"metadata": {"name": name, "labels": labels}, "spec": {"unschedulable": cordoned}}),
-    )
-    .unwrap();
-    Event::Node(Change::Applied(Arc::new(node)))
-}
-
 #[test]
 fn with_policy_local_only_nodes_with_an_endpoint_may_announce() {
     let mut cluster = lan();
@@ -51,11 +36,11 @@ fn with_policy_local_only_nodes_with_an_endpoint_may_announce() {
     assert!(
         cluster.condition("web", "Announced").starts_with("False/NoEndpoint: externalTrafficPolicy is Local")
     );
-    tell(&mut cluster, slice(&["n2"]));
+    cluster.tell(slice(&["n2"]));
     assert_eq!(candidates(&cluster, "10.0.0.50"), ["n2"]);
-    tell(&mut cluster, slice(&["n2", "n3"]));
+    cluster.tell(slice(&["n2", "n3"]));
     assert_eq!(candidates(&cluster, "10.0.0.50"), ["n2", "n3"]);
-    tell(&mut cluster, slice(&["n3"]));
+    cluster.tell(slice(&["n3"]));
     assert_eq!(candidates(&cluster, "10.0.0.50"), ["n3"]);
 }
 
@@ -64,7 +49,7 @@ fn endpoints_do_not_matter_with_policy_cluster() {
     let mut cluster = lan();
     cluster.create("web", |_| {});
     let before = cluster.api.version;
-    tell(&mut cluster, slice(&["n2"]));
+    cluster.tell(slice(&["n2"]));
     assert_eq!(cluster.api.version, before);
 }
 
@@ -87,18 +72,18 @@ fn excluded_nodes_leave_and_cordoned_ones_go_to_the_end() {
     let mut cluster = lan();
     cluster.create("web", |_| {});
     let before = candidates(&cluster, "10.0.0.50");
-    tell(&mut cluster, node(&before[0], json!({}), true));
+    cluster.tell(node(&before[0], json!({}), true));
     let cordoned = [&before[1], &before[2], &before[0]];
     assert_eq!(candidates(&cluster, "10.0.0.50").iter().collect::<Vec<_>>(), cordoned);
     let label = json!({"node.kubernetes.io/exclude-from-external-load-balancers": ""});
-    tell(&mut cluster, node(&before[1], label, false));
+    cluster.tell(node(&before[1], label, false));
     assert_eq!(candidates(&cluster, "10.0.0.50"), [before[2].clone(), before[0].clone()]);
 }
 
 #[test]
 fn a_pool_can_choose_nodes_and_interfaces() {
     let mut cluster = lan();
-    tell(&mut cluster, node("n2", json!({"rack": "1"}), false));
+    cluster.tell(node("n2", json!({"rack": "1"}), false));
     let mut edge = crate::objects::pool("edge", &["13.12.21.31/32"]);
     let announce = json!({"interfaces": ["eth0"], "nodeSelector": {"matchLabels": {"rack": "1"}}});
     edge.spec.announce = serde_json::from_value(announce).unwrap();
