@@ -28,6 +28,9 @@ pub struct Claiming<'a> {
     pub request: Option<&'a Request>,
     /// Whether the address's pool requires source ranges.
     pub requires_ranges: bool,
+    /// Whether the address is what is asked for now. While another is sought in its place, or it is
+    /// brought back, what it was given for stays on record: by that the wish to switch is known.
+    pub settled: bool,
     /// The time, as people read it.
     pub now: Timestamp,
 }
@@ -60,13 +63,15 @@ impl Claiming<'_> {
     }
 
     /// What the Service is like now, save that source ranges which it has given up while its pool
-    /// requires them are remembered, so that the address stays withheld.
+    /// requires them are remembered, so that the address stays withheld; and that an address which it
+    /// is to leave is still the one that it was given.
     fn terms(&self, known: Option<&Claim>) -> Option<ClaimTerms> {
         let before = known.and_then(|known| known.terms.as_ref());
         let Some(request) = self.request else { return before.cloned() };
         let had = before.is_some_and(|terms| terms.source_ranges);
         let source_ranges = has_source_ranges(self.service) || self.requires_ranges && had;
-        Some(ClaimTerms { internal: request.internal, source_ranges })
+        let internal = before.filter(|_| !self.settled).map_or(request.internal, |terms| terms.internal);
+        Some(ClaimTerms { internal, source_ranges })
     }
 }
 

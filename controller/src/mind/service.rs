@@ -73,13 +73,13 @@ impl Mind {
             }
             return;
         }
-        let asked = Asked { service, key, request: request.as_ref().ok() };
+        let asked = Asked { service, key, request: request.as_ref().ok(), settled: false };
         for family in &plan.families {
             match &family.slot {
-                Slot::Held(address) => self.keep(now, *address, asked, out),
+                Slot::Held(address) => self.keep(now, *address, family.wait.is_none(), asked, out),
                 Slot::Take(chosen) => self.take(now, chosen, asked, out),
                 Slot::Switch { from, to } => {
-                    self.keep(now, *from, asked, out);
+                    self.keep(now, *from, false, asked, out);
                     self.take(now, to, asked, out);
                 }
                 Slot::UnderWay(_) | Slot::Empty => {}
@@ -91,8 +91,9 @@ impl Mind {
         }
     }
 
-    /// Brings the VirtualIP of an address that the Service holds up to date.
-    fn keep(&mut self, now: Now, address: IpAddr, asked: Asked<'_>, out: &mut Vec<Effect>) {
+    /// Brings the VirtualIP of an address that the Service holds up to date. `settled` says that it is
+    /// what the Service asks for, not only what it has until then.
+    fn keep(&mut self, now: Now, address: IpAddr, settled: bool, asked: Asked<'_>, out: &mut Vec<Effect>) {
         let Asked { service, key, .. } = asked;
         let Some(vip) = self.vips.get(address).map(Arc::clone) else { return };
         if !self.may_act_at(address, key, now) {
@@ -105,7 +106,7 @@ impl Mind {
             self.want(Effect::DeleteVirtualIp { virtual_ip: exactly(&vip.metadata) }, Vec::new(), out);
             return;
         }
-        let spec = self.spec_of(now, Some(&vip.spec), address, None, asked);
+        let spec = self.spec_of(now, Some(&vip.spec), address, None, Asked { settled, ..asked });
         if spec != vip.spec {
             self.loads.set(address, spec.placement.as_ref());
             let virtual_ip = exactly(&vip.metadata);
@@ -152,7 +153,7 @@ impl Mind {
         pool: Option<&str>,
         asked: Asked<'_>,
     ) -> VirtualIPSpec {
-        let Asked { service, key, request } = asked;
+        let Asked { service, key, request, settled } = asked;
         let name = current
             .and_then(|spec| spec.pool.as_deref())
             .or(pool)
@@ -160,7 +161,7 @@ impl Mind {
             .map(|name| pool_to_name(&self.book, service, address, name));
         let pool = name.as_deref().and_then(|name| self.book.pool(name)).map(|pool| Arc::clone(&pool.object));
         let requires_ranges = pool.as_ref().is_some_and(|pool| pool.spec.require_source_ranges);
-        let claiming = Claiming { service, key, request, requires_ranges, now: now.wall };
+        let claiming = Claiming { service, key, request, requires_ranges, settled, now: now.wall };
         let mut spec = claim::with_claim(current, address, &claiming, Placement::default());
         spec.announce = match &pool {
             Some(pool) => claim::announce(pool),
@@ -389,6 +390,8 @@ impl Mind {
 /// A Service that is ours, and what it asks for, where that is understood.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
+    /// Whether the address in question is what it asks for.
+    settled: bool,
     service: &'a Service,
     key: &'a ClaimRef,
     request: Option<&'a Request>,

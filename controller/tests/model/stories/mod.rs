@@ -5,6 +5,7 @@ mod balancing;
 mod cloud;
 mod families;
 mod granting;
+mod internal;
 mod junk;
 mod others;
 mod placing;
