@@ -400,6 +400,7 @@ impl Mind {
     fn view(&self) -> View<'_> {
         View {
             book: &self.book,
+            services: &self.services,
             vips: &self.vips,
             claiming: &self.claiming,
             lost: &self.lost,

@@ -4,15 +4,17 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
 use landfall_crds::address::{AddressRange, Family};
+use landfall_crds::names::annotations;
 use landfall_crds::{Scope, VirtualIP};
 
 use super::book::{Holder, Pool};
 use super::plan::View;
-use super::request::Request;
+use super::request::{Request, annotation, families, has_sharing_key};
 use super::reservation::{is_for, live, rests_until};
 use super::rules::{Asker, Refused, has_quota, names, serves, why_not_ready};
 use super::sharing::{Party, fits};
 use super::source_ranges::has_source_ranges;
+use super::verdict::{addresses, has_our_finalizer};
 use super::wait::{Until, Wait, reasons, some_of};
 use super::{ServiceKey, named};
 use crate::world::virtual_ips::{claim_of, is_deleting, is_tenants, key_of_claim, last_holder};
@@ -220,20 +222,23 @@ pub fn obstacle(view: View<'_>, seeking: &Seeking<'_>, address: IpAddr, shows_it
         let message = format!("{address} is asked for, but {by}: ask for another address, or free this one");
         Some(Wait::new(reasons::ADDRESS_TAKEN, message, Until::Free(address)))
     };
-    let is_beside = |by: &ServiceKey| by == service || are_beside(view, address, service, by);
+    let is_beside = |by: &ServiceKey| {
+        by == service || are_beside(view, address, service, by) || both_show(view, seeking, address, by)
+    };
+    let may_await = || shows_it || seeking.sharing_key.is_some() && shows(seeking.service, address);
     view.book.holders(address).iter().find_map(|holder| match holder {
         Holder::VirtualIp => {
             let vip = view.vips.get(address)?;
             obstacle_of_virtual_ip(view, vip, seeking, address, shows_it)
         }
-        Holder::Busy => taken("it is being granted or released just now".into()),
+        Holder::Busy if !may_await() => taken("it is being granted or released just now".into()),
         Holder::Status(by) | Holder::Lost(by) if !is_beside(by) => {
             taken(format!("Service {} has it", named(by)))
         }
         Holder::ExternalIp(by) if by != service => {
             taken(format!("Service {} has it in spec.externalIPs", named(by)))
         }
-        Holder::Status(_) | Holder::Lost(_) | Holder::ExternalIp(_) => None,
+        Holder::Busy | Holder::Status(_) | Holder::Lost(_) | Holder::ExternalIp(_) => None,
         Holder::Node(_) | Holder::Gateway(_) | Holder::SubnetEdge(_) if shows_it => None,
         Holder::Node(node) => no_station(address, &format!("node {node}'s own")),
         Holder::Gateway(node) => no_station(address, &format!("node {node}'s gateway")),
@@ -252,6 +257,24 @@ pub(super) fn are_beside(view: View<'_>, address: IpAddr, service: &ServiceKey, 
         lost.is_some_and(|lost| lost.spec.claims.iter().any(|claim| key_of_claim(claim) == *other))
     };
     view.vips.get(address).is_some_and(|vip| claims(vip)) || lost_with(service, by) || lost_with(by, service)
+}
+
+/// Whether `by` shows the address as the Service does, and both offer to share it: they were on it together
+/// before its VirtualIP vanished, or by the doing of another implementation that both are taken over from.
+/// Whether they can be, their claims will tell once the first has claimed it.
+fn both_show(view: View<'_>, seeking: &Seeking<'_>, address: IpAddr, by: &ServiceKey) -> bool {
+    let is_ours =
+        |other: &Service| has_our_finalizer(other) || annotation(other, annotations::ADOPT) == Some("true");
+    seeking.sharing_key.is_some()
+        && shows(seeking.service, address)
+        && view
+            .services
+            .get(by)
+            .is_some_and(|other| has_sharing_key(other) && shows(other, address) && is_ours(other))
+}
+
+fn shows(service: &Service, address: IpAddr) -> bool {
+    addresses(service).contains(&address)
 }
 
 /// An address that belongs to the network itself.
@@ -378,6 +401,13 @@ pub fn could_have(seeker: &Seeker<'_>, family: Family, pools: Option<&[String]>)
         Some(names) => names.iter().any(|name| book.pool(name).is_some_and(|pool| can(name, pool))),
         None => book.pools().any(|(name, pool)| pool.object.spec.auto_assign && can(name, pool)),
     }
+}
+
+/// Whether the Service could be beside others with its sharing key in a family in which it has nothing.
+pub fn could_share(seeker: &Seeker<'_>) -> bool {
+    let has = |family| seeker.view.vips.claimed_by(seeker.key).any(|address| Family::of(address) == family);
+    let mut lacking = families(seeker.service).into_iter().filter(|family| !has(*family));
+    lacking.any(|family| seeker.request.address(family).is_none() && shared(seeker, family).is_some())
 }
 
 /// Reasons for which a pool refuses, with what to do: the nearer to success, the earlier.

@@ -19,6 +19,7 @@ use super::usage::Usage;
 use super::verdict::addresses;
 use super::wait::{Until, Wait, reasons};
 use crate::world::namespaces::Namespaces;
+use crate::world::store::Store;
 use crate::world::virtual_ips::{VirtualIps, claim_of};
 
 /// A VirtualIP that vanished while it was claimed.
@@ -38,6 +39,8 @@ pub type Lost = BTreeMap<ServiceKey, BTreeMap<IpAddr, LostVirtualIp>>;
 pub struct View<'a> {
     /// Pools and holders.
     pub book: &'a AddressBook,
+    /// All Services.
+    pub(crate) services: &'a Store<ServiceKey, Service>,
     /// All VirtualIPs.
     pub vips: &'a VirtualIps,
     /// Addresses for which a claim of a Service is being written.

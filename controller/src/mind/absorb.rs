@@ -97,6 +97,10 @@ impl Mind {
             self.waiting.freed();
         }
         self.holder_changed(address);
+        // Somebody may share the address now who could not while that holder was in the way.
+        for sharing_key in self.vips.get(address).map(|vip| sharing_keys(vip)).unwrap_or_default() {
+            self.wake_sharers(&sharing_key);
+        }
     }
 
     /// The Services whose status shows the address.

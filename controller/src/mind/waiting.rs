@@ -8,7 +8,7 @@ use landfall_crds::ClaimRef;
 use landfall_crds::address::Family;
 
 use super::Mind;
-use crate::granting::choice::{Seeker, could_have};
+use crate::granting::choice::{Seeker, could_have, could_share};
 use crate::granting::request::read;
 use crate::granting::wait::Until;
 
@@ -106,13 +106,15 @@ impl Waiting {
     pub(crate) fn next_to_wake(
         &mut self,
         could_have: impl Fn(&ClaimRef, Family, Option<&[String]>) -> bool,
+        could_share: impl Fn(&ClaimRef) -> bool,
     ) -> Option<ClaimRef> {
         if !self.something_is_free {
             return None;
         }
         let from = self.cursor.take().map_or(Bound::Unbounded, Bound::Excluded);
         let may_succeed = |key: &ClaimRef, until: &Until| match until {
-            Until::Edited | Until::Free(_) | Until::Shared(_) => false,
+            Until::Edited | Until::Free(_) => false,
+            Until::Shared(_) => could_share(key),
             Until::Any { family, pools } => could_have(key, *family, pools.as_deref()),
         };
         let found = self
@@ -144,18 +146,21 @@ impl Mind {
             Some(names) => names.iter().any(|name| self.book.lowest_free(name, family).is_some()),
             None => free.contains(&(family, true)),
         };
-        let found = waiting.next_to_wake(|key, family, pools| {
-            has_free(family, pools) && self.could_have(key, family, pools)
-        });
+        let could_have = |key: &ClaimRef, family: Family, pools: Option<&[String]>| {
+            has_free(family, pools)
+                && self.ask_for(key, Some(family), |seeker| could_have(seeker, family, pools))
+        };
+        let found = waiting.next_to_wake(could_have, |key| self.ask_for(key, None, could_share));
         self.waiting = waiting;
         found
     }
 
-    fn could_have(&self, key: &ClaimRef, family: Family, pools: Option<&[String]>) -> bool {
+    /// Asks what one that waits could have, in place of what it has in the family.
+    fn ask_for(&self, key: &ClaimRef, family: Option<Family>, could: impl Fn(&Seeker<'_>) -> bool) -> bool {
         let Some(service) = self.services.get(key) else { return false };
         let Ok(request) = read(service) else { return false };
-        let instead_of = self.vips.claimed_by(key).find(|address| Family::of(*address) == family);
+        let instead_of = self.vips.claimed_by(key).find(|address| Some(Family::of(*address)) == family);
         let view = self.view();
-        could_have(&Seeker { view, service, key, request: &request, given: &[], instead_of }, family, pools)
+        could(&Seeker { view, service, key, request: &request, given: &[], instead_of })
     }
 }

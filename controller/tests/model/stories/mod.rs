@@ -1,5 +1,6 @@
 //! One thing at a time, told from beginning to end.
 
+mod adopting;
 mod asking;
 mod balancing;
 mod cloud;
@@ -9,8 +10,11 @@ mod internal;
 mod junk;
 mod others;
 mod placing;
+mod recovery;
 mod releasing;
 mod rules;
+mod sharing;
+mod sharing_upset;
 
 use std::time::Duration;
 
