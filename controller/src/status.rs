@@ -16,6 +16,11 @@ use crate::granting::{ServiceKey, named};
 /// The condition types that are ours on a Service.
 pub const OURS: [&str; 3] = [GRANTED, SERVICE_ANNOUNCED, EXTERNAL_IP_CONFLICT];
 
+/// So many of those who list an address of the Service in `spec.externalIPs` are named and told.
+const MOST_LISTING: usize = 8;
+/// What follows them in the message.
+const IN_EXTERNAL_IPS: &str = " in spec.externalIPs";
+
 /// Reasons of the condition `landfall.dev/Announced`.
 pub mod announced {
     /// A node answers for every address.
@@ -142,14 +147,34 @@ pub fn withheld(address: IpAddr) -> Announcement {
     }
 }
 
-/// `landfall.dev/ExternalIPConflict`, true, reason of the same name.
-pub fn external_ip_conflict(address: IpAddr, by: &ServiceKey) -> Wanted {
+/// `landfall.dev/ExternalIPConflict`, true, reason of the same name: who lists which of the Service's
+/// addresses. Nothing if nobody does.
+pub fn external_ip_conflict(listed: &[(IpAddr, ServiceKey)]) -> Option<Wanted> {
+    if listed.is_empty() {
+        return None;
+    }
+    let who = listed.iter().map(|(address, by)| lists(*address, by));
     let message = format!(
-        "Service {} lists {address} in spec.externalIPs, so traffic to it from inside the cluster may go there: have \
-         the entry removed",
-        named(by)
+        "{}{IN_EXTERNAL_IPS}, so traffic to it from inside the cluster may go there: have the entry removed",
+        some_of(who, MOST_LISTING)
     );
-    Wanted::new(EXTERNAL_IP_CONFLICT, true, "ExternalIPConflict", message)
+    Some(Wanted::new(EXTERNAL_IP_CONFLICT, true, "ExternalIPConflict", message))
+}
+
+/// Those who list an address and whom the condition does not name so far, so that each is told once.
+pub fn newly_listing<'a>(
+    known: &'a [Condition],
+    listed: &'a [(IpAddr, ServiceKey)],
+) -> impl Iterator<Item = &'a (IpAddr, ServiceKey)> {
+    let message = find(known, EXTERNAL_IP_CONFLICT).map_or("", |known| known.message.as_str());
+    let named = message.split(IN_EXTERNAL_IPS).next().and_then(|list| list.split(" and ").next());
+    let named = named.unwrap_or_default();
+    let is_named = move |text: String| named.split(", ").any(|known| known == text);
+    listed.iter().take(MOST_LISTING).filter(move |(address, by)| !is_named(lists(*address, by)))
+}
+
+fn lists(address: IpAddr, by: &ServiceKey) -> String {
+    format!("Service {} lists {address}", named(by))
 }
 
 fn impossible(address: IpAddr, policy: TrafficPolicy, has_speakers: bool) -> Announcement {

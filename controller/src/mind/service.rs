@@ -266,7 +266,7 @@ impl Mind {
         }
         let conditions = with_times(known, &wanted, generation, now.wall);
         let mut notes = notes_of(service, &wanted);
-        notes.extend(self.note_to_offender(service, key, &held));
+        notes.extend(self.notes_to_offenders(service, key, &held));
         let exactly = exactly(&service.metadata);
         if is_shown {
             self.conditions_written.insert(key.clone(), now.monotonic);
@@ -345,7 +345,7 @@ impl Mind {
             self.unannounced.remove(key);
         }
         wanted.push(status::announced_condition(&announcement, known, patient));
-        wanted.extend(self.external_ip_conflict(key, &held));
+        wanted.extend(status::external_ip_conflict(&self.listed_by_others(key, &held)));
         wanted
     }
 
@@ -356,34 +356,30 @@ impl Mind {
             .is_some_and(|claim| pool.is_some_and(|pool| is_withheld(asked.service, claim, &pool.object)))
     }
 
-    /// What to tell the owner of a Service whose external IPs are in conflict, once.
-    fn note_to_offender(&self, service: &Service, key: &ClaimRef, held: &[IpAddr]) -> Option<Note> {
-        if find(status::conditions_of(service), EXTERNAL_IP_CONFLICT).is_some() {
-            return None;
-        }
-        let offenders = held.iter().flat_map(|address| {
+    /// What to tell the owners of Services whose external IPs are in conflict, each once.
+    fn notes_to_offenders(&self, service: &Service, key: &ClaimRef, held: &[IpAddr]) -> Vec<Note> {
+        let listed = self.listed_by_others(key, held);
+        status::newly_listing(status::conditions_of(service), &listed)
+            .filter_map(|(address, offender)| {
+                let message = format!(
+                    "{address} in spec.externalIPs is the load balancer address of Service {}: remove the entry",
+                    named(key)
+                );
+                Some(note(self.services.get(offender)?, true, "ExternalIPConflict", message))
+            })
+            .collect()
+    }
+
+    /// The other Services that list one of the addresses in their `spec.externalIPs`: kube-proxy then leads
+    /// its traffic astray inside the cluster (CVE-2020-8554).
+    fn listed_by_others(&self, key: &ClaimRef, held: &[IpAddr]) -> Vec<(IpAddr, ClaimRef)> {
+        let listed = held.iter().flat_map(|address| {
             self.book.holders(*address).iter().filter_map(move |holder| match holder {
-                Holder::ExternalIp(by) if by != key => Some((*address, by)),
+                Holder::ExternalIp(by) if by != key => Some((*address, by.clone())),
                 _ => None,
             })
         });
-        let (address, offender) = offenders.into_iter().next()?;
-        let message = format!(
-            "{address} in spec.externalIPs is the load balancer address of Service {}: remove the entry",
-            named(key)
-        );
-        Some(note(self.services.get(offender)?, true, "ExternalIPConflict", message))
-    }
-
-    /// Whether another Service lists one of the addresses in its `spec.externalIPs`: kube-proxy then
-    /// leads their traffic astray inside the cluster (CVE-2020-8554).
-    fn external_ip_conflict(&self, key: &ClaimRef, held: &[IpAddr]) -> Option<Wanted> {
-        held.iter().find_map(|address| {
-            self.book.holders(*address).iter().find_map(|holder| match holder {
-                Holder::ExternalIp(by) if by != key => Some(status::external_ip_conflict(*address, by)),
-                _ => None,
-            })
-        })
+        listed.collect()
     }
 }
 

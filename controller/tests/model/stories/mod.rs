@@ -4,6 +4,7 @@ mod adopting;
 mod asking;
 mod balancing;
 mod cloud;
+mod externals;
 mod families;
 mod granting;
 mod internal;
