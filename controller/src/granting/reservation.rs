@@ -6,6 +6,7 @@ use landfall_crds::duration::parse_duration;
 use landfall_crds::{IPPool, Reservation, VirtualIP};
 
 use super::ServiceKey;
+use super::plan::View;
 use crate::conditions::whole_seconds;
 use crate::world::namespaces::Namespaces;
 use crate::world::virtual_ips::is_tenants;
@@ -58,6 +59,31 @@ pub fn while_claimed(
         namespace_uid: Some(uid),
         note: None,
     })
+}
+
+/// Why an address that the Service holds is not kept for it though it asks for that, in words to follow
+/// "but"; nothing if it is kept, or is about to be.
+pub fn why_not_reserved(view: View<'_>, vip: &VirtualIP, service: &ServiceKey) -> Option<String> {
+    if let Some(kept) = live(vip, view.now, view.namespaces) {
+        let other = (!is_for(kept, service)).then(|| named_in(kept));
+        return other.map(|other| format!("VirtualIP {} keeps it for {other}", vip.spec.address));
+    }
+    let Some(name) = vip.spec.pool.as_deref() else { return Some("it is of no pool".to_owned()) };
+    match view.book.pool(name) {
+        None => Some(format!("pool {name} is gone")),
+        Some(pool) if pool.object.spec.reservations.is_none() => {
+            Some(format!("pool {name} allows no reservations: see its spec.reservations"))
+        }
+        Some(_) => None,
+    }
+}
+
+/// For whom a reservation is, as it stands in sentences.
+fn named_in(reservation: &Reservation) -> String {
+    match &reservation.name {
+        Some(name) => format!("Service {}/{name}", reservation.namespace),
+        None => format!("namespace {}", reservation.namespace),
+    }
 }
 
 /// The reservation that a VirtualIP should have once the Service has left it: kept for a time if the

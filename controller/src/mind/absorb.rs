@@ -355,6 +355,7 @@ impl Mind {
         if self.book.put_pool(pool) {
             self.mark_services();
             self.mark_pools();
+            self.mark_unclaimed();
         } else {
             self.mark(Subject::Pool(name));
         }
@@ -368,6 +369,14 @@ impl Mind {
         self.pool_counted.remove(name);
         self.mark_services();
         self.mark_pools();
+        self.mark_unclaimed();
+    }
+
+    /// Looks again at what nobody claims: how long it is kept or rests may have changed.
+    fn mark_unclaimed(&mut self) {
+        for address in self.unclaimed.keys().copied().collect::<Vec<_>>() {
+            self.mark(Subject::VirtualIp(address));
+        }
     }
 
     pub(super) fn on_speakers(&mut self, change: Change<Speaker>) {
@@ -421,9 +430,7 @@ impl Mind {
         match change(self) {
             Changed::Nothing => return,
             Changed::Peers => {
-                for address in self.unclaimed.keys().copied().collect::<Vec<_>>() {
-                    self.mark(Subject::VirtualIp(address));
-                }
+                self.mark_unclaimed();
                 for key in self.services_in_release() {
                     self.mark(Subject::Service(key));
                 }
@@ -439,9 +446,7 @@ impl Mind {
         self.move_holds(&edges, &self.nodes.subnet_edges(name), &Holder::SubnetEdge(name.to_owned()));
         self.mark_services();
         self.mark_pools();
-        for address in self.unclaimed.keys().copied().collect::<Vec<_>>() {
-            self.mark(Subject::VirtualIp(address));
-        }
+        self.mark_unclaimed();
     }
 
     fn move_holds(&mut self, was: &BTreeSet<IpAddr>, is: &BTreeSet<IpAddr>, holder: &Holder) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
+use landfall_crds::names::annotations;
 use landfall_crds::names::conditions::{EXTERNAL_IP_CONFLICT, GRANTED, SERVICE_ANNOUNCED};
 use landfall_crds::{Candidate, ClaimRef, IPPool, Placement, TrafficPolicy, VirtualIPSpec, virtual_ip_name};
 
@@ -20,7 +21,7 @@ use crate::granting::named;
 use crate::granting::outside::outside;
 use crate::granting::plan::{Plan, Slot, View, is_withheld, plan, pool_to_name};
 use crate::granting::request::{Request, read};
-use crate::granting::reservation::while_claimed;
+use crate::granting::reservation::{while_claimed, why_not_reserved};
 use crate::granting::verdict::{self, Verdict, has_both_finalizers, judge};
 use crate::granting::wait::{Until, some_of};
 use crate::ranking::{Reach, eligible, order};
@@ -386,22 +387,31 @@ impl Mind {
 /// A Service that is ours, and what it asks for, where that is understood.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
-    /// Whether the address in question is what it asks for.
-    settled: bool,
     service: &'a Service,
     key: &'a ClaimRef,
     request: Option<&'a Request>,
+    /// Whether the address in question is what it asks for.
+    settled: bool,
 }
 
-/// Where an address that the Service holds comes from, in words; and why its pool would not give it now.
+/// Where an address that the Service holds comes from, in words; why its pool would not give it now; and
+/// why it is not reserved although that was asked for.
 fn origin_of(view: View<'_>, asked: Asked<'_>, address: IpAddr) -> String {
-    let named = view.vips.get(address).and_then(|vip| vip.spec.pool.as_deref());
-    match named {
-        None => format!("{address}"),
+    let Some(vip) = view.vips.get(address) else { return address.to_string() };
+    let named = vip.spec.pool.as_deref();
+    let origin = match named {
+        None => address.to_string(),
         Some(name) => match outside(view, asked.service, asked.key, asked.request, address, name) {
             None => format!("{address} from pool {name}"),
             Some(why) => format!("{address} ({why}; address kept)"),
         },
+    };
+    if !asked.request.is_some_and(|request| request.reserve) {
+        return origin;
+    }
+    match why_not_reserved(view, vip, asked.key) {
+        None => origin,
+        Some(why) => format!("{origin}, not reserved ({} is set, but {why})", annotations::RESERVE),
     }
 }
 
