@@ -12,6 +12,21 @@ use landfall_crds::address::{AddressRange, AddressSet, Family, RangeError};
 
 use super::ServiceKey;
 
+/// Addresses that no station of a LAN can be reached by, so that none is granted whatever a pool holds:
+/// this network, loopback, link-local, multicast and broadcast (RFC 6890; RFC 4291 for IPv6). The API
+/// server refuses a pool that begins with one, but not each that holds one, such as 169.0.0.0/8.
+const NO_STATIONS: [&str; 9] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/4",
+    "255.255.255.255/32",
+    "::/128",
+    "::1/128",
+    "fe80::/10",
+    "ff00::/8",
+];
+
 /// Why an address is not free. Where there are several reasons the first is told.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Holder {
@@ -111,7 +126,10 @@ impl AddressBook {
             known.object = pool;
             return false;
         }
-        let (grantable, errors) = pool.spec.grantable();
+        let (mut grantable, errors) = pool.spec.grantable();
+        for range in NO_STATIONS.iter().filter_map(|range| range.parse().ok()) {
+            grantable.remove(range);
+        }
         let not_implemented = pool.spec.not_implemented();
         self.pools.insert(
             name,

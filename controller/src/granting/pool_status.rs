@@ -117,7 +117,8 @@ fn capacity(pool: &Pool, book: &AddressBook, vips: &VirtualIps, family: Family) 
     }
     for (address, holders) in book.held_in(pool).filter(|(address, _)| Family::of(*address) == family) {
         if holders.iter().any(|holder| is_node(holder) || matches!(holder, Holder::SubnetEdge(_))) {
-            count.total -= 1;
+            // A count that has stopped at its end is not counted down from there.
+            count.total -= i64::from(count.total < i64::MAX);
         } else if let Some(vip) = vips.get(address) {
             if vip.spec.claims.is_empty() {
                 count.reserved += 1;

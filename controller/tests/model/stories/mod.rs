@@ -12,6 +12,8 @@ mod junk;
 mod keeping;
 mod others;
 mod placing;
+mod pool_edits;
+mod pools;
 mod recovery;
 mod releasing;
 mod resting;
