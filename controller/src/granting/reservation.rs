@@ -18,10 +18,14 @@ const EXPIRE_AFTER: SignedDuration = SignedDuration::from_hours(720);
 /// Service the controller made it.
 pub fn live<'a>(vip: &'a VirtualIP, now: Timestamp, namespaces: &Namespaces) -> Option<&'a Reservation> {
     let reservation = vip.spec.reservation.as_ref()?;
-    let expired = reservation.expires.as_ref().is_some_and(|expires| expires.0 <= now);
+    let expired = has_expired(reservation, now);
     let uid = reservation.namespace_uid.as_deref();
     let orphaned = uid.is_some_and(|uid| namespaces.has_ended(&reservation.namespace, uid));
     (!expired && !orphaned).then_some(reservation)
+}
+
+fn has_expired(reservation: &Reservation, now: Timestamp) -> bool {
+    reservation.expires.as_ref().is_some_and(|expires| expires.0 <= now)
 }
 
 /// Whether the Service may have the address.
@@ -36,21 +40,23 @@ pub fn is_own(reservation: &Reservation, service: &ServiceKey) -> bool {
 }
 
 /// The reservation that a VirtualIP should have while the Service claims it. What a person wrote stays,
-/// and so does what another Service on the same address keeps.
+/// and so does what another Service on the same address keeps; one whose time is over makes room.
 pub fn while_claimed(
     current: Option<&Reservation>,
     service: &ServiceKey,
     wants: bool,
     pool: Option<&IPPool>,
     namespaces: &Namespaces,
+    now: Timestamp,
 ) -> Option<Reservation> {
+    let allowed = wants && pool.is_some_and(|pool| pool.spec.reservations.is_some());
     if let Some(current) = current
         && !is_own(current, service)
+        && !(allowed && has_expired(current, now))
     {
         let ended = |uid: &String| namespaces.has_ended(&current.namespace, uid);
         return current.namespace_uid.as_ref().is_none_or(|uid| !ended(uid)).then(|| current.clone());
     }
-    let allowed = wants && pool.is_some_and(|pool| pool.spec.reservations.is_some());
     let uid = namespaces.get(&service.namespace).map(|namespace| namespace.uid.clone());
     allowed.then_some(()).and(uid).map(|uid| Reservation {
         namespace: service.namespace.clone(),
@@ -156,11 +162,11 @@ mod tests {
         let allows = pool(json!({"addresses": [], "reservations": {"expireAfter": "2h"}}));
         let refuses = pool(json!({"addresses": []}));
         let all = namespaces("n1");
-        assert_eq!(while_claimed(None, &web(), true, Some(&refuses), &all), None);
-        assert_eq!(while_claimed(None, &web(), false, Some(&allows), &all), None);
-        let made = while_claimed(None, &web(), true, Some(&allows), &all).unwrap();
+        assert_eq!(while_claimed(None, &web(), true, Some(&refuses), &all, at(0)), None);
+        assert_eq!(while_claimed(None, &web(), false, Some(&allows), &all, at(0)), None);
+        let made = while_claimed(None, &web(), true, Some(&allows), &all, at(0)).unwrap();
         assert_eq!((made.name.as_deref(), made.namespace_uid.as_deref()), (Some("web"), Some("n1")));
-        assert_eq!(while_claimed(Some(&made), &web(), false, Some(&allows), &all), None);
+        assert_eq!(while_claimed(Some(&made), &web(), false, Some(&allows), &all, at(0)), None);
 
         assert_eq!(after_claim(Some(&made), &web(), false, Some(&allows), at(0)), None);
         let kept = after_claim(Some(&made), &web(), true, Some(&allows), at(0)).unwrap();
@@ -175,7 +181,7 @@ mod tests {
     fn a_persons_reservation_is_left_alone() {
         let hand = Reservation { namespace: "shop".into(), ..Reservation::default() };
         let allows = pool(json!({"addresses": [], "reservations": {}}));
-        let kept = while_claimed(Some(&hand), &web(), true, Some(&allows), &namespaces("n1"));
+        let kept = while_claimed(Some(&hand), &web(), true, Some(&allows), &namespaces("n1"), at(0));
         assert_eq!(kept.as_ref(), Some(&hand));
         assert_eq!(after_claim(Some(&hand), &web(), false, Some(&allows), at(0)), Some(hand));
     }

@@ -175,6 +175,7 @@ impl Mind {
             request.is_some_and(|request| request.reserve),
             pool.as_deref(),
             &self.namespaces,
+            now.wall,
         );
         let standing = current.and_then(|spec| spec.placement.as_ref());
         let withheld = match (claim_in(&spec.claims, key), &pool) {

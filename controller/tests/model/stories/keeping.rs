@@ -346,6 +346,21 @@ fn a_reservation_by_hand_that_is_over_leaves_no_trace() {
 }
 
 #[test]
+fn a_reservation_by_hand_that_is_over_stands_in_nobodys_way() {
+    let mut cluster = lan(&json!({}));
+    let until = cluster.api.now + 60;
+    by_hand(&mut cluster, "10.0.0.50", Some("web"), Some(until));
+    come(&mut cluster, "web", reserving);
+    assert_eq!(reservation(&cluster, "10.0.0.50").unwrap().note.as_deref(), Some("in the firewall"));
+    cluster.wait(Duration::from_secs(120));
+    cluster.edit("web", |service| annotate(service, "other", "thing"));
+    cluster.wait(SOON);
+    assert!(reservation(&cluster, "10.0.0.50").unwrap().namespace_uid.is_some(), "now it is its own");
+    go(&mut cluster, "web");
+    assert!(cluster.has_vip("10.0.0.50"));
+}
+
+#[test]
 fn a_reservation_outside_every_pool_harms_nobody() {
     let mut cluster = lan(&json!({}));
     by_hand(&mut cluster, "192.0.2.9", Some("web"), None);
