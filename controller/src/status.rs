@@ -63,9 +63,10 @@ pub fn granted(plan: &Plan, service: &Service, origin: impl Fn(IpAddr) -> String
     // An address that is asked for by itself is more than a bonus.
     let is_asked = |family: Family| read(service).is_ok_and(|request| request.address(family).is_some());
     let is_bonus = |family: &FamilyPlan| {
-        family.wait.as_ref().is_none_or(|wait| {
-            family.slot == Slot::Empty && wait.is_shortage() && !is_asked(family.family)
-        })
+        family
+            .wait
+            .as_ref()
+            .is_none_or(|wait| family.slot == Slot::Empty && wait.is_shortage() && !is_asked(family.family))
     };
     let has_what_can_be_had =
         !held.is_empty() && prefers == Some("PreferDualStack") && plan.families.iter().all(is_bonus);
