@@ -10,8 +10,9 @@ use super::ServiceKey;
 use super::book::Holder;
 use super::choice::{Seeking, are_beside, asker, obstacle};
 use super::plan::View;
-use super::request::Request;
+use super::request::{Request, sharing_key};
 use super::rules::scope_serves;
+use super::sharing::{Party, fits};
 use super::verdict::{addresses, has_our_finalizer};
 use crate::status::is_shown_by_us;
 use crate::world::virtual_ips::{claim_in, claim_of, key_of_claim};
@@ -91,18 +92,30 @@ pub(super) fn candidates(
         in_status.iter().copied().chain(of_lost).filter(|address| Family::of(*address) == family).collect();
     unclaimed.sort_unstable();
     unclaimed.dedup();
-    let seeking =
-        Seeking { service, key, sharing_key: request.and_then(|request| request.sharing_key.as_deref()) };
     for address in unclaimed {
         if candidates.iter().any(|known| known.address == address) {
             continue;
         }
         let pool = view.book.pool_of(address);
         let lost = lost.and_then(|lost| lost.get(&address));
+        let claim = lost.and_then(|lost| claim_in(&lost.spec.claims, key));
+        // A request that is not understood asks for nothing new.
+        let sharing_key = match request {
+            Some(request) => request.sharing_key.clone(),
+            None => match claim {
+                Some(claim) => claim.sharing.as_ref().map(|sharing| sharing.key.clone()),
+                None => sharing_key(service).ok().flatten(),
+            },
+        };
+        // Who was edited so that it collides with the others there does not get it back.
+        let party = Party::of(service, key, sharing_key.as_deref());
+        if lost.is_some_and(|lost| fits(&lost.spec, &party, None).is_err()) {
+            continue;
+        }
+        let seeking = Seeking { service, key, sharing_key: sharing_key.as_deref() };
         let vanished = has_our_finalizer(service)
             && (lost.is_some() && !claims_any && (pool.is_some() || in_status.contains(&address))
                 || in_status.contains(&address) && is_shown_by_us(service, address));
-        let claim = lost.and_then(|lost| claim_in(&lost.spec.claims, key));
         let (fits, forbidden) = judge(address, pool, claim);
         // In a pool, what the status shows may be known to the other controller only.
         let may_be_claimed = pool.is_some() && fits && in_status.contains(&address);

@@ -235,7 +235,7 @@ pub fn obstacle(view: View<'_>, seeking: &Seeking<'_>, address: IpAddr, shows_it
         Holder::Status(by) | Holder::Lost(by) if !is_beside(by) => {
             taken(format!("Service {} has it", named(by)))
         }
-        Holder::ExternalIp(by) if by != service => {
+        Holder::ExternalIp(by) if by != service && !shows_it => {
             taken(format!("Service {} has it in spec.externalIPs", named(by)))
         }
         Holder::Busy | Holder::Status(_) | Holder::Lost(_) | Holder::ExternalIp(_) => None,
@@ -301,7 +301,8 @@ fn obstacle_of_virtual_ip(
     let pool = view.book.pool_of(address).and_then(|name| view.book.pool(name));
     if !vip.spec.claims.is_empty() {
         let party = Party::of(seeking.service, service, seeking.sharing_key);
-        if let Err(clash) = fits(&vip.spec, &party, pool) {
+        // Edits of the pool move nobody who is there already.
+        if let Err(clash) = fits(&vip.spec, &party, pool.filter(|_| !shows_it)) {
             let message = format!("{address} is asked for, but {}", clash.text);
             return Some(Wait::new(clash.reason, message, until));
         }

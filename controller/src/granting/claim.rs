@@ -11,6 +11,7 @@ use landfall_crds::{
 };
 
 use super::ServiceKey;
+use super::internal::asks_for_internal;
 use super::request::Request;
 use super::sharing::sharing_of;
 use super::source_ranges::has_source_ranges;
@@ -64,13 +65,19 @@ impl Claiming<'_> {
 
     /// What the Service is like now, save that source ranges which it has given up while its pool
     /// requires them are remembered, so that the address stays withheld; and that an address which it
-    /// is to leave is still the one that it was given.
+    /// is to leave is still the one that it was given. While its request is not understood, what was
+    /// recorded stays; where nothing was, it counts as public unless it says otherwise in plain words, so
+    /// that it does not come to be internal unseen.
     fn terms(&self, known: Option<&Claim>) -> Option<ClaimTerms> {
         let before = known.and_then(|known| known.terms.as_ref());
-        let Some(request) = self.request else { return before.cloned() };
+        let internal = match (self.request, before) {
+            (Some(_), Some(before)) if !self.settled => before.internal,
+            (Some(request), _) => request.internal,
+            (None, Some(before)) => return Some(before.clone()),
+            (None, None) => asks_for_internal(self.service).unwrap_or(false),
+        };
         let had = before.is_some_and(|terms| terms.source_ranges);
         let source_ranges = has_source_ranges(self.service) || self.requires_ranges && had;
-        let internal = before.filter(|_| !self.settled).map_or(request.internal, |terms| terms.internal);
         Some(ClaimTerms { internal, source_ranges })
     }
 }

@@ -253,7 +253,8 @@ fn sharing_keys() -> impl Iterator<Item = &'static str> {
     iter::once(annotations::SHARING_KEY).chain(foreign::SHARING_KEY)
 }
 
-fn sharing_key(service: &Service) -> Result<Option<String>, Wait> {
+/// The sharing key that the Service names.
+pub(super) fn sharing_key(service: &Service) -> Result<Option<String>, Wait> {
     let Some((source, key)) = agreed(service, sharing_keys())? else { return Ok(None) };
     let length = key.chars().count();
     if length > LONGEST_KEY {

@@ -109,16 +109,19 @@ pub fn scope_serves(scope: Scope, internal: bool, names_it: bool) -> bool {
     }
 }
 
+/// So many addresses of the pool one namespace may use at most, if that is limited.
+pub fn quota(pool: &Pool) -> Option<i64> {
+    pool.object.spec.quota.as_ref().and_then(|quota| quota.per_namespace).map(i64::from)
+}
+
 /// Whether the namespace may use one more address of the pool; `more` are those that are being
 /// given to it besides.
 ///
 /// # Errors
 /// It may not.
 pub fn has_quota(name: &str, pool: &Pool, namespace: &str, usage: &Usage, more: i64) -> Result<(), Refused> {
-    let Some(most) = pool.object.spec.quota.as_ref().and_then(|quota| quota.per_namespace) else {
-        return Ok(());
-    };
-    if usage.count(name, namespace) + more < i64::from(most) {
+    let Some(most) = quota(pool) else { return Ok(()) };
+    if usage.count(name, namespace) + more < most {
         return Ok(());
     }
     Err(Refused::new(

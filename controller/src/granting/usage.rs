@@ -7,6 +7,17 @@ use std::sync::Arc;
 /// A pool and a namespace that uses an address of it.
 type Use = (Arc<str>, Arc<str>);
 
+/// A namespace that uses one address of a pool more or less.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UseChange {
+    /// The pool.
+    pub pool: Arc<str>,
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// Whether it uses one less.
+    pub less: bool,
+}
+
 /// Who uses which address, counted.
 #[derive(Debug, Default)]
 pub struct Usage {
@@ -18,23 +29,20 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Notes who uses an address: pools and namespaces, each pair once. Returns whether somebody now
-    /// uses less.
-    pub fn set(&mut self, address: IpAddr, users: &BTreeSet<(&str, &str)>) -> bool {
+    /// Notes who uses an address: pools and namespaces, each pair once. Returns whose counts have changed.
+    pub fn set(&mut self, address: IpAddr, users: &BTreeSet<(&str, &str)>) -> Vec<UseChange> {
         let known = self.of_address.get(&address).map(Vec::as_slice).unwrap_or_default();
         let is_same = known.len() == users.len()
             && known.iter().zip(users).all(|((pool, by), user)| (&**pool, &**by) == *user);
         if is_same {
-            return false;
+            return Vec::new();
         }
         let before = self.of_address.remove(&address).unwrap_or_default();
         let after: Vec<Use> = users.iter().map(|(pool, by)| (self.name(pool), self.name(by))).collect();
         for (pool, by) in &after {
             *self.counts.entry(Arc::clone(pool)).or_default().entry(Arc::clone(by)).or_default() += 1;
         }
-        let mut less = false;
         for (pool, by) in &before {
-            less |= !after.contains(&(Arc::clone(pool), Arc::clone(by)));
             if let Some(of_pool) = self.counts.get_mut(pool)
                 && let Some(count) = of_pool.get_mut(by)
             {
@@ -44,10 +52,18 @@ impl Usage {
                 }
             }
         }
+        let change = |(pool, namespace): &Use, less: bool| UseChange {
+            pool: Arc::clone(pool),
+            namespace: Arc::clone(namespace),
+            less,
+        };
+        let gone = before.iter().filter(|known| !after.contains(known)).map(|known| change(known, true));
+        let come = after.iter().filter(|known| !before.contains(known)).map(|known| change(known, false));
+        let changes = gone.chain(come).collect();
         if !after.is_empty() {
             self.of_address.insert(address, after);
         }
-        less
+        changes
     }
 
     /// How many addresses of the pool the namespace uses.
@@ -79,13 +95,19 @@ mod tests {
     fn counts_follow_every_change() {
         let mut usage = Usage::default();
         let (a, b): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
-        assert!(!usage.set(a, &[("lan", "shop")].into()));
-        assert!(!usage.set(b, &[("lan", "office"), ("lan", "shop")].into()), "two namespaces share it");
+        let told = |changes: Vec<UseChange>| {
+            let told = changes.iter().map(|change| format!("{} {}", change.namespace, change.less));
+            told.collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(told(usage.set(a, &[("lan", "shop")].into())), "shop false");
+        // Two namespaces share it.
+        let both = [("lan", "office"), ("lan", "shop")].into();
+        assert_eq!(told(usage.set(b, &both)), "office false, shop false");
         assert_eq!((usage.count("lan", "shop"), usage.count("lan", "office")), (2, 1));
         assert!(usage.counts(b, "lan", "office") && !usage.counts(a, "lan", "office"));
-        assert!(!usage.set(b, &[("lan", "office"), ("lan", "shop")].into()));
-        assert!(usage.set(b, &[("lan", "office")].into()));
-        assert!(usage.set(a, &BTreeSet::new()));
+        assert_eq!(told(usage.set(b, &both)), "");
+        assert_eq!(told(usage.set(b, &[("lan", "office")].into())), "shop true");
+        assert_eq!(told(usage.set(a, &BTreeSet::new())), "shop true");
         assert_eq!((usage.count("lan", "shop"), usage.count("lan", "office")), (0, 1));
     }
 }

@@ -48,6 +48,31 @@ pub mod reasons {
     pub const ADDRESS_RESTING: &str = "AddressResting";
     /// Two things that were asked for exclude each other.
     pub const REQUEST_CONTRADICTORY: &str = "RequestContradictory";
+
+    /// All of them.
+    pub const ALL: [&str; 21] = [
+        GRANTED,
+        NO_POOL,
+        POOL_EXHAUSTED,
+        POOL_UNKNOWN,
+        POOL_NOT_READY,
+        ADDRESS_INVALID,
+        ADDRESS_NOT_IN_POOL,
+        ADDRESS_TAKEN,
+        ADDRESS_RESERVED,
+        NODE_ADDRESS,
+        FAMILY_MISMATCH,
+        ANNOTATION_INVALID,
+        NO_INTERNAL_POOL,
+        NAMESPACE_NOT_SELECTED,
+        SERVICE_NOT_SELECTED,
+        QUOTA_EXCEEDED,
+        SOURCE_RANGES_REQUIRED,
+        CLUSTER_ADDRESS,
+        SHARING_CONFLICT,
+        ADDRESS_RESTING,
+        REQUEST_CONTRADICTORY,
+    ];
 }
 
 /// What must change for a Service that waits to be worth another look, beyond the Service itself and
@@ -116,6 +141,15 @@ pub(crate) fn some_of<T: ToString>(items: impl IntoIterator<Item = T>, most: usi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_reasons_are_in_the_list_of_all() {
+        let text = include_str!("wait.rs");
+        let stated =
+            text.lines().filter(|line| line.starts_with("    pub const") && line.contains(": &str ="));
+        let stated: Vec<&str> = stated.filter_map(|line| line.split('"').nth(1)).collect();
+        assert_eq!(stated, reasons::ALL);
+    }
 
     #[test]
     fn texts_of_users_are_printed_short_and_harmless() {

@@ -14,6 +14,8 @@ use super::subject::{Subject, key};
 use super::{Change, Mind, Now, Unclaimed};
 use crate::granting::book::{ClusterUse, Holder};
 use crate::granting::pool_status::pools_of;
+use crate::granting::rules::quota;
+use crate::granting::usage::UseChange;
 use crate::granting::verdict;
 use crate::world::endpoints;
 use crate::world::nodes::Changed;
@@ -244,8 +246,19 @@ impl Mind {
             claims.chain(kept).filter_map(|namespace| Some((named?, namespace))).collect();
         let claimant = self.claimant_of.get(&address).map(|key| key.namespace.as_str());
         users.extend(claimant.and_then(|namespace| Some((named?, namespace))));
-        if self.usage.set(address, &users) {
+        let changes = self.usage.set(address, &users);
+        if changes.iter().any(|change| change.less) {
             self.waiting.freed();
+        }
+        for UseChange { pool, namespace, less } in changes {
+            let Some(most) = self.book.pool(&pool).and_then(quota) else { continue };
+            let limit = if less { most - 1 } else { most };
+            if self.usage.count(&pool, &namespace) == limit {
+                // Who waits in the namespace is told something else of the pool now.
+                for key in self.waiting.in_namespace(&namespace) {
+                    self.mark(Subject::Service(key));
+                }
+            }
         }
     }
 

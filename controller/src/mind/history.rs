@@ -8,6 +8,7 @@ use landfall_crds::{PastGrant, PastHolder, VirtualIP};
 use super::Mind;
 use super::subject::Subject;
 use crate::granting::book::AddressBook;
+use crate::world::virtual_ips::concerns;
 
 /// What is on its way into the pools' histories.
 #[derive(Debug, Default)]
@@ -64,7 +65,7 @@ impl History {
 }
 
 impl Mind {
-    /// Whether all that an unclaimed VirtualIP tells of its past stands in its pool's history, if there
+    /// Whether all that a VirtualIP which is to go tells of its past stands in its pool's history, if there
     /// is a pool. If not, it is noted there next.
     pub(super) fn is_in_history(&mut self, address: IpAddr, vip: &VirtualIP) -> bool {
         let Some(name) = pool_of(&self.book, address, vip) else { return true };
@@ -88,6 +89,9 @@ impl Mind {
     pub(super) fn history_has_landed(&mut self, pool: &str) {
         for address in self.history.lands(pool) {
             self.mark(Subject::VirtualIp(address));
+            for key in self.vips.get(address).map(|vip| concerns(vip)).unwrap_or_default() {
+                self.mark(Subject::Service(key));
+            }
         }
     }
 }

@@ -103,7 +103,10 @@ impl Mind {
         if is_deleting(&vip) && verdict::addresses(service).contains(&address) {
             // Deleted by mistake. The object cannot be brought back to life, so it makes room for its
             // successor; what it held is remembered when it goes. Only what the status shows is safe
-            // meanwhile, so a grant under way is finished first.
+            // meanwhile, so a grant under way is finished first. Who had it before is noted elsewhere.
+            if !self.is_in_history(address, &vip) {
+                return;
+            }
             self.want(Effect::DeleteVirtualIp { virtual_ip: exactly(&vip.metadata) }, Vec::new(), out);
             return;
         }

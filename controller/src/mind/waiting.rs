@@ -89,6 +89,12 @@ impl Waiting {
         self.for_sharing_key.get(sharing_key).into_iter().flatten().cloned().collect()
     }
 
+    /// Who waits in a namespace.
+    pub(crate) fn in_namespace(&self, namespace: &str) -> Vec<ClaimRef> {
+        let keys = self.entries.keys().map(|(_, key)| key);
+        keys.filter(|key| key.namespace == namespace).cloned().collect()
+    }
+
     /// Who goes without what it could have, and so is told something else once that is gone too.
     pub(crate) fn going_without(&self) -> Vec<ClaimRef> {
         let without = self.entries.iter().filter(|(_, entry)| entry.goes_without);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use landfall_crds::names::finalizers;
-use landfall_crds::{Claim, ClaimRef, Reservation, VirtualIP};
+use landfall_crds::{Claim, ClaimRef, PastHolder, Reservation, VirtualIP};
 
 use super::store::{Known, Store};
 
@@ -28,8 +28,8 @@ impl VirtualIps {
         self.store.known(&address)
     }
 
-    /// The addresses whose VirtualIPs concern the Service: it claims them, held them last, or they are
-    /// reserved for it by name.
+    /// The addresses whose VirtualIPs concern the Service: it claims them, held them before and
+    /// nobody claims them now, or they are reserved for it by name.
     pub fn of_service(&self, service: &ClaimRef) -> impl Iterator<Item = IpAddr> + '_ {
         self.by_service.get(service).into_iter().flatten().copied()
     }
@@ -86,11 +86,12 @@ pub fn sharing_keys(vip: &VirtualIP) -> Vec<String> {
     keys
 }
 
-/// The Services that a VirtualIP concerns.
+/// The Services that a VirtualIP concerns: those that claim it; or where none does, all that are known to
+/// have held it, since each of those that shared it may be the last to let go.
 pub fn concerns(vip: &VirtualIP) -> Vec<ClaimRef> {
     let mut services: Vec<ClaimRef> = vip.spec.claims.iter().map(key_of_claim).collect();
     if vip.spec.claims.is_empty() {
-        services.extend(last_holder(vip));
+        services.extend(vip.status.iter().flat_map(|status| &status.last_holders).map(key_of_holder));
     }
     if let Some(reservation) = &vip.spec.reservation
         && let Some(name) = &reservation.name
@@ -117,8 +118,11 @@ pub fn claim_in<'a>(claims: &'a [Claim], service: &ClaimRef) -> Option<&'a Claim
 
 /// The Service that held the address last.
 pub fn last_holder(vip: &VirtualIP) -> Option<ClaimRef> {
-    let holder = vip.status.as_ref()?.last_holders.first()?;
-    Some(ClaimRef { namespace: holder.namespace.clone(), name: holder.name.clone() })
+    vip.status.as_ref()?.last_holders.first().map(key_of_holder)
+}
+
+fn key_of_holder(holder: &PastHolder) -> ClaimRef {
+    ClaimRef { namespace: holder.namespace.clone(), name: holder.name.clone() }
 }
 
 /// Whether the controller made the reservation on behalf of a Service, rather than a person.

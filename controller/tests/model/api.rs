@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{LoadBalancerStatus, Namespace, Service, ServiceStatus};
+use k8s_openapi::api::core::v1::{LoadBalancerStatus, Namespace, Node, Service, ServiceStatus};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
@@ -19,8 +20,9 @@ pub const VIPS: usize = 2;
 pub const SPEAKERS: usize = 3;
 pub const NODES: usize = 4;
 pub const NAMESPACES: usize = 5;
+pub const SERVICE_CIDRS: usize = 6;
 /// EndpointSlices are the last, and nothing ever happens to them here.
-pub const KINDS: usize = 7;
+pub const KINDS: usize = 8;
 
 /// All objects, and everything that ever happened to them.
 #[derive(Default)]
@@ -32,7 +34,9 @@ pub struct Api {
     pub pools: BTreeMap<String, Arc<IPPool>>,
     pub vips: BTreeMap<String, Arc<VirtualIP>>,
     pub speakers: BTreeMap<String, Arc<Speaker>>,
+    pub nodes: BTreeMap<String, Arc<Node>>,
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
+    pub service_cidrs: BTreeMap<String, Arc<ServiceCIDR>>,
     pub logs: [Vec<Event>; KINDS],
     /// Successful writes that changed something, by effect.
     pub writes: BTreeMap<&'static str, u64>,
@@ -93,7 +97,9 @@ kind!(put_service, delete_service, services, Service, Service, SERVICES);
 kind!(put_pool, delete_pool, pools, IPPool, Pool, POOLS);
 kind!(put_vip, delete_vip, vips, VirtualIP, VirtualIp, VIPS);
 kind!(put_speaker, delete_speaker, speakers, Speaker, Speaker, SPEAKERS);
+kind!(put_node, delete_node, nodes, Node, Node, NODES);
 kind!(put_namespace, delete_namespace, namespaces, Namespace, Namespace, NAMESPACES);
+kind!(put_service_cidr, delete_service_cidr, service_cidrs, ServiceCIDR, ServiceCidr, SERVICE_CIDRS);
 
 pub fn full_name(meta: &ObjectMeta) -> String {
     let name = meta.name.clone().unwrap_or_default();
@@ -128,7 +134,10 @@ impl Api {
             VIPS => Event::VirtualIp(Change::Listed(self.vips.values().cloned().collect())),
             SPEAKERS => Event::Speaker(Change::Listed(self.speakers.values().cloned().collect())),
             NAMESPACES => Event::Namespace(Change::Listed(self.namespaces.values().cloned().collect())),
-            NODES => Event::Node(Change::Listed(Vec::new())),
+            NODES => Event::Node(Change::Listed(self.nodes.values().cloned().collect())),
+            SERVICE_CIDRS => {
+                Event::ServiceCidr(Change::Listed(self.service_cidrs.values().cloned().collect()))
+            }
             _ => Event::EndpointSlice(Change::Listed(Vec::new())),
         }
     }
@@ -281,19 +290,5 @@ fn checked<K: Resource + Clone>(known: Option<&Arc<K>>, exactly: &Exactly) -> Re
 }
 
 pub fn name_of(effect: &Effect) -> &'static str {
-    match effect {
-        Effect::AddFinalizers { .. } => "AddFinalizers",
-        Effect::RemoveFinalizers { .. } => "RemoveFinalizers",
-        Effect::CreateVirtualIp { .. } => "CreateVirtualIp",
-        Effect::UpdateVirtualIp { .. } => "UpdateVirtualIp",
-        Effect::SetVirtualIpStatus { .. } => "SetVirtualIpStatus",
-        Effect::DeleteVirtualIp { .. } => "DeleteVirtualIp",
-        Effect::UnclaimVirtualIp { .. } => "UnclaimVirtualIp",
-        Effect::SetIngress { .. } => "SetIngress",
-        Effect::SetConditions { .. } => "SetConditions",
-        Effect::SetPoolStatus { .. } => "SetPoolStatus",
-        Effect::GetService { .. } => "GetService",
-        Effect::GetVirtualIp { .. } => "GetVirtualIp",
-        Effect::Publish(_) => "Publish",
-    }
+    effect.name()
 }

@@ -8,7 +8,7 @@ use landfall_controller::effects::{Effect, Outcome, Refusal};
 use landfall_controller::mind::{Config, Event, Mind, Now};
 use landfall_crds::{Announcer, VirtualIP, VirtualIPStatus};
 
-use crate::api::{Api, KINDS, SERVICES, VIPS};
+use crate::api::{Api, KINDS, SERVICE_CIDRS, SERVICES, VIPS};
 use crate::objects::namespace;
 
 /// One controller: its mind, how far it has seen each kind, and what it wants done.
@@ -40,6 +40,8 @@ pub struct Cluster {
     pub elapsed: Duration,
     /// What each controller is started with.
     pub config: Config,
+    /// Effects of controllers that are no more, or do not lead any more, on their way to the API server.
+    pub strays: VecDeque<Effect>,
 }
 
 impl Cluster {
@@ -56,6 +58,7 @@ impl Cluster {
             start: Instant::now(),
             elapsed: Duration::ZERO,
             config,
+            strays: VecDeque::new(),
         };
         for name in ["shop", "office"] {
             cluster.api.put_namespace(namespace(name));
@@ -100,13 +103,21 @@ impl Cluster {
         self.controllers[which] = self.fresh();
     }
 
+    /// Whether a controller has still to see something of a kind.
+    pub fn lags(&self, which: usize, kind: usize) -> bool {
+        self.controllers[which].cursors[kind].is_none_or(|at| at < self.api.logs[kind].len())
+    }
+
     /// Brings a controller the next change of one kind, or its first list. Returns whether there was one.
     ///
     /// A list of VirtualIPs never overtakes the watch of Services: what was created, shown and deleted
-    /// in between could then be taken for never used.
+    /// in between could then be taken for never used. ServiceCIDRs, which no mind waits for, come first.
     pub fn deliver(&mut self, which: usize, kind: usize) -> bool {
         if kind == VIPS && self.controllers[which].cursors[VIPS].is_none() {
             while self.deliver(which, SERVICES) {}
+        }
+        if self.controllers[which].cursors[SERVICE_CIDRS].is_none() && kind != SERVICE_CIDRS {
+            self.deliver(which, SERVICE_CIDRS);
         }
         let now = self.now();
         let controller = &mut self.controllers[which];
@@ -151,6 +162,24 @@ impl Cluster {
         let done = !matches!(outcome, Outcome::Refused(_));
         controller.answers.push_back(Event::Done { effect: effect.clone(), outcome });
         Some((effect, done))
+    }
+
+    /// One of the effects that a controller wants.
+    pub fn wanted(&self, which: usize, nth: usize) -> Option<&Effect> {
+        let wanted = &self.controllers[which].wanted;
+        (!wanted.is_empty()).then(|| &wanted[nth % wanted.len()])
+    }
+
+    /// A controller crashes or leads no more: it will not hear what becomes of what it wanted.
+    pub fn forget_wanted(&mut self, which: usize) -> Vec<Effect> {
+        let controller = &mut self.controllers[which];
+        controller.answers.clear();
+        controller.wanted.drain(..).collect()
+    }
+
+    /// Whether an answer of the API server is on its way to a controller.
+    pub fn awaits_answer(&self, which: usize) -> bool {
+        !self.controllers[which].answers.is_empty()
     }
 
     /// Brings a controller the next answer of the API server.

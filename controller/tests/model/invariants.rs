@@ -3,43 +3,308 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::Service;
-use landfall_controller::granting::request::{families, read};
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use landfall_controller::effects::Effect;
+use landfall_controller::granting::request::{Request, families, read};
+use landfall_controller::granting::source_ranges::has_source_ranges;
 use landfall_controller::granting::verdict::{addresses, has_our_finalizer, ingress, is_load_balancer};
 use landfall_controller::status::{OURS, conditions_of};
 use landfall_crds::address::Family;
+use landfall_crds::duration::parse_duration;
+use landfall_crds::{
+    Claim, IPPool, Reservation, Scope, TrafficPolicy, VirtualIP, VirtualIPSpec, virtual_ip_name,
+};
 
 use crate::api::Api;
+use crate::ledger::{Ledger, holder};
 
-/// How often each Service may still change its address, by name and family: once for each time that its
-/// user asked for something else.
-pub type Asked = BTreeMap<(String, Family), u32>;
-
-/// `i4_unique`: no address stands in the status of two Services, at any moment.
-pub fn i4_unique(api: &Api) {
-    let mut shown: BTreeMap<IpAddr, &str> = BTreeMap::new();
-    for (name, service) in &api.services {
-        for address in addresses(service) {
-            if let Some(other) = shown.insert(address, name) {
-                panic!("i4_unique: {address} is shown by {other} and by {name}");
+/// `i4_unique`: a controller's write never makes a Service show an address that another one shows, unless
+/// both claim its VirtualIP and can be there beside each other.
+pub fn i4_unique(api: &Api, ledger: &Ledger, name: &str, was: &[IpAddr]) {
+    let Some(service) = api.services.get(name) else { return };
+    for address in addresses(service).into_iter().filter(|address| !was.contains(address)) {
+        for (other, _) in
+            api.services.iter().filter(|(other, known)| *other != name && addresses(known).contains(&address))
+        {
+            if let Err(why) = are_rightly_beside(api, ledger, address, name, other) {
+                panic!("i4_unique: {address} is shown by {other} and now by {name}: {why}");
             }
         }
     }
 }
 
-/// `i5_stable`: the address of a living Service changes only when its user asked.
-pub fn i5_stable(before: &BTreeMap<String, Vec<IpAddr>>, api: &Api, asked: &mut Asked) {
-    for (name, was) in before {
-        let Some(service) = api.services.get(name) else { continue };
-        if service.metadata.deletion_timestamp.is_some() || !is_load_balancer(service) {
+fn claim_of<'a>(spec: &'a VirtualIPSpec, name: &str) -> Option<&'a Claim> {
+    spec.claims.iter().find(|claim| holder(claim) == name)
+}
+
+fn ports_of<'a>(
+    spec: &'a VirtualIPSpec,
+    name: &'a str,
+) -> impl Iterator<Item = (landfall_crds::Protocol, i32)> + 'a {
+    let mine =
+        spec.ports.iter().filter(move |port| format!("{}/{}", port.claim.namespace, port.claim.name) == name);
+    mine.map(|port| (port.protocol, port.port))
+}
+
+/// Whether two Services may be on one address, by what the VirtualIP records of them.
+fn are_rightly_beside(
+    api: &Api,
+    ledger: &Ledger,
+    address: IpAddr,
+    one: &str,
+    other: &str,
+) -> Result<(), String> {
+    let known = api.vips.get(&virtual_ip_name(address)).map(|vip| &vip.spec);
+    // While a VirtualIP is away after a deletion by mistake, what it said last counts.
+    let Some(spec) = known.or_else(|| ledger.spec(address)) else { return Err("no VirtualIP".into()) };
+    let (Some(mine), Some(theirs)) = (claim_of(spec, one), claim_of(spec, other)) else {
+        return Err(format!("not both claim it: {:?}", spec.claims));
+    };
+    match (&mine.sharing, &theirs.sharing) {
+        (Some(mine), Some(theirs)) if mine.key == theirs.key => {}
+        (mine, theirs) => return Err(format!("the keys are {mine:?} and {theirs:?}")),
+    }
+    if mine.traffic_policy != theirs.traffic_policy {
+        return Err("the traffic policies differ".into());
+    }
+    let selector = |claim: &Claim| claim.sharing.as_ref().and_then(|sharing| sharing.selector.clone());
+    if mine.traffic_policy == TrafficPolicy::Local
+        && (selector(mine).is_none()
+            || selector(mine) != selector(theirs)
+            || mine.namespace != theirs.namespace)
+    {
+        return Err("policy Local, and not the same pods".into());
+    }
+    if let Some(port) = ports_of(spec, one).find(|port| ports_of(spec, other).any(|taken| taken == *port)) {
+        return Err(format!("both serve {port:?}"));
+    }
+    if mine.namespace != theirs.namespace {
+        let allows = |pool: &IPPool| {
+            let named =
+                pool.spec.sharing.as_ref().map(|sharing| sharing.namespaces.as_slice()).unwrap_or_default();
+            named.contains(&mine.namespace) && named.contains(&theirs.namespace)
+        };
+        // The claims may be older than the last quiet, which is when they were looked at.
+        let is_new = !ledger.had(one, address) || !ledger.had(other, address);
+        if is_new
+            && !ledger.pools().any(|(_, pool)| pool.spec.grantable().0.contains(address) && allows(pool))
+        {
+            return Err("no pool lets these namespaces share".into());
+        }
+    }
+    Ok(())
+}
+
+/// The API server would take what a controller writes: ports are unique (`x-kubernetes-list-map-keys`).
+pub fn is_valid(effect: &Effect) {
+    let (Effect::CreateVirtualIp { spec, .. } | Effect::UpdateVirtualIp { spec, .. }) = effect else {
+        return;
+    };
+    let ports: BTreeSet<_> = spec.ports.iter().map(|port| (port.protocol, port.port)).collect();
+    assert_eq!(ports.len(), spec.ports.len(), "the API server refuses {spec:?}");
+    let names: BTreeSet<String> = spec.claims.iter().map(holder).collect();
+    assert_eq!(names.len(), spec.claims.len(), "the API server refuses {spec:?}");
+}
+
+/// `i5_stable`: the address of a living Service changes only when its user asked. Of two that share an
+/// address it is told from their claims who was edited; if the VirtualIP goes meanwhile, either may lose.
+pub fn i5_stable(api: &Api, ledger: &mut Ledger, name: &str, was: &[IpAddr]) {
+    let Some(service) = api.services.get(name) else { return };
+    if service.metadata.deletion_timestamp.is_some() || !is_load_balancer(service) {
+        return;
+    }
+    let is = addresses(service);
+    for address in was.iter().filter(|address| !is.contains(address)) {
+        if ledger.is_undecided(name, *address) {
             continue;
         }
-        let is = addresses(service);
-        for address in was.iter().filter(|address| !is.contains(address)) {
-            let left = asked.entry((name.clone(), Family::of(*address))).or_default();
-            assert!(*left > 0, "i5_stable: {name} lost {address} and has {is:?}; nobody asked");
-            *left -= 1;
+        let left = ledger.moves.entry((name.to_owned(), Family::of(*address))).or_default();
+        assert!(*left > 0, "i5_stable: {name} lost {address} and has {is:?}; nobody asked");
+        *left -= 1;
+    }
+}
+
+/// `by_the_rules`: who comes to claim an address may have it by some state of its pool, its namespace and
+/// itself that a controller may have decided on.
+pub fn by_the_rules(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>, claim: &Claim) {
+    let (address, name) = (is.address().unwrap(), holder(claim));
+    let pools: Vec<&IPPool> = ledger
+        .pools()
+        .map(|(_, pool)| pool)
+        .filter(|pool| pool.spec.grantable().0.contains(address))
+        .collect();
+    let unlabelled = BTreeMap::new();
+    let serves = |pool: &IPPool, service: &Service, namespace: &Namespace| {
+        let Ok(request) = read(service) else { return false };
+        let spec = &pool.spec;
+        let names_pool =
+            request.pools.iter().flatten().any(|wanted| Some(wanted) == pool.metadata.name.as_ref());
+        let names_it = names_pool || request.addresses.contains(&address);
+        let asked = request.address(Family::of(address));
+        let is_asked_for =
+            if asked.is_some() { asked == Some(address) } else { request.pools.is_none() || names_pool };
+        is_asked_for
+            && spec.external_targets.is_empty()
+            && (spec.auto_assign || names_it || was.is_some())
+            && selects(
+                spec.namespace_selector.as_ref(),
+                namespace.metadata.labels.as_ref().unwrap_or(&unlabelled),
+            )
+            && selects(
+                spec.service_selector.as_ref(),
+                service.metadata.labels.as_ref().unwrap_or(&unlabelled),
+            )
+            && in_scope(pool, &request)
+            && (!spec.require_source_ranges || has_source_ranges(service))
+    };
+    let services = ledger.services(&name);
+    let namespaces = ledger.namespaces(&claim.namespace);
+    let may = pools.iter().any(|pool| {
+        services.iter().any(|service| namespaces.iter().any(|namespace| serves(pool, service, namespace)))
+    });
+    assert!(
+        may,
+        "by_the_rules: {name} is given {address}, which no pool would: {:?}",
+        pools.iter().map(|pool| &pool.spec).collect::<Vec<_>>()
+    );
+    if ledger.nodes_are_as_they_were() {
+        assert!(!is_the_clusters(api, address), "by_the_rules: {name} is given the cluster's own {address}");
+    }
+    let Some(was) = was.filter(|was| was.spec.claims.is_empty()) else { return };
+    let last = was.status.iter().flat_map(|status| &status.last_holders).next();
+    match was.spec.reservation.as_ref().filter(|kept| is_live(api, kept)) {
+        Some(kept) => {
+            let is_for = kept.namespace == claim.namespace
+                && kept.name.as_ref().is_none_or(|name| *name == claim.name);
+            assert!(is_for, "by_the_rules: {name} is given {address}, which is kept: {kept:?}");
         }
+        None => {
+            let is_own =
+                last.is_some_and(|last| last.namespace == claim.namespace && last.name == claim.name);
+            let may = is_own
+                || pools.iter().any(|pool| rests_until(was, pool).is_none_or(|until| until <= api.now));
+            assert!(may, "by_the_rules: {name} is given {address}, which rests");
+        }
+    }
+}
+
+/// `quota`: a namespace that comes to use one more address of a pool uses no more than it may by some
+/// state of the pool that the controller may have decided on. Holds for a single controller.
+pub fn quota(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>, claim: &Claim) {
+    let Some(pool) = is.spec.pool.as_deref() else { return };
+    let uses = |vip: &VirtualIP| {
+        let kept = vip.spec.reservation.as_ref().filter(|kept| kept.namespace_uid.is_some());
+        vip.spec.pool.as_deref() == Some(pool)
+            && (vip.spec.claims.iter().any(|known| known.namespace == claim.namespace)
+                || kept.is_some_and(|kept| kept.namespace == claim.namespace))
+    };
+    if was.is_some_and(uses) {
+        return;
+    }
+    let address = is.address().unwrap();
+    // What the Service gives up for the new one still counts.
+    let goes = |vip: &VirtualIP| {
+        let other = vip.address().unwrap();
+        other != address
+            && Family::of(other) == Family::of(address)
+            && claim_of(&vip.spec, &holder(claim)).is_some()
+    };
+    let count = api.vips.values().filter(|vip| uses(vip) && !goes(vip)).count();
+    let states = ledger.pools().filter(|(name, _)| *name == pool);
+    let most = states.map(|(_, pool)| {
+        pool.spec
+            .quota
+            .as_ref()
+            .and_then(|quota| quota.per_namespace)
+            .map_or(usize::MAX, |most| most as usize)
+    });
+    let most = most.max().unwrap_or(usize::MAX);
+    assert!(count <= most, "quota: {} uses {count} of pool {pool}, which gives {most}", claim.namespace);
+}
+
+fn selects(selector: Option<&LabelSelector>, labels: &BTreeMap<String, String>) -> bool {
+    let wanted = selector.and_then(|selector| selector.match_labels.as_ref());
+    wanted.into_iter().flatten().all(|(name, value)| labels.get(name) == Some(value))
+}
+
+/// Whether the pool's scope admits the Service, internal or not.
+fn in_scope(pool: &IPPool, request: &Request) -> bool {
+    let (addresses, _) = pool.spec.grantable();
+    let is_named = |wanted: &String| Some(wanted) == pool.metadata.name.as_ref();
+    let names_it = request.pools.iter().flatten().any(is_named)
+        || request.addresses.iter().any(|asked| addresses.contains(*asked));
+    match pool.spec.scope {
+        Scope::Any => !request.internal || names_it,
+        Scope::Internal => request.internal,
+        Scope::External => !request.internal,
+    }
+}
+
+/// Whether the address is a node's own, or lies where the cluster has its Services or pods.
+fn is_the_clusters(api: &Api, address: IpAddr) -> bool {
+    let contains =
+        |text: &String| text.parse::<landfall_crds::address::AddressRange>().unwrap().contains(address);
+    let pods =
+        api.nodes.values().flat_map(|node| node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten()));
+    let services = api
+        .service_cidrs
+        .values()
+        .flat_map(|cidr| cidr.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten()));
+    let of_nodes = api
+        .nodes
+        .values()
+        .flat_map(|node| node.status.iter().flat_map(|status| status.addresses.iter().flatten()));
+    let of_speakers =
+        api.speakers.values().flat_map(|speaker| speaker.status.iter().flat_map(|status| &status.interfaces));
+    let text = address.to_string();
+    pods.chain(services).any(contains)
+        || of_nodes.into_iter().any(|own| own.address == text)
+        || of_speakers.into_iter().any(|interface| interface.addresses.contains(&text))
+}
+
+/// Whether a reservation has not ended, by its time or with its namespace.
+fn is_live(api: &Api, kept: &Reservation) -> bool {
+    let namespace = api.namespaces.get(&kept.namespace).and_then(|namespace| namespace.metadata.uid.as_ref());
+    kept.expires.as_ref().is_none_or(|expires| expires.0.as_second() > api.now)
+        && kept.namespace_uid.as_ref().is_none_or(|uid| Some(uid) == namespace)
+}
+
+/// Until when the pool has a released address rest, in seconds since the epoch.
+fn rests_until(vip: &VirtualIP, pool: &IPPool) -> Option<i64> {
+    let delay = parse_duration(pool.spec.release_delay.as_deref()?)?;
+    let released = vip.status.as_ref()?.last_holders.first()?.until.0.as_second();
+    Some(released + delay.as_secs() as i64)
+}
+
+/// The pool that an address lies in: the oldest that holds it, unless the cluster uses it inside.
+fn pool_of(api: &Api, address: IpAddr) -> Option<&IPPool> {
+    let contains =
+        |text: &String| text.parse::<landfall_crds::address::AddressRange>().unwrap().contains(address);
+    let pods =
+        api.nodes.values().flat_map(|node| node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten()));
+    let services = api
+        .service_cidrs
+        .values()
+        .flat_map(|cidr| cidr.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten()));
+    if pods.chain(services).any(contains) {
+        return None;
+    }
+    let holding = api.pools.values().filter(|pool| pool.spec.grantable().0.contains(address));
+    let age = |pool: &IPPool| pool.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
+    holding.min_by_key(|pool| (age(pool), pool.metadata.name.clone())).map(|pool| &**pool)
+}
+
+/// Until when each VirtualIP that nobody claims is to stay: its reservation ends, or it has rested.
+pub fn dates(api: &Api) -> Vec<i64> {
+    let unclaimed = api.vips.values().filter(|vip| vip.spec.claims.is_empty());
+    unclaimed.filter_map(|vip| date(api, vip)).collect()
+}
+
+fn date(api: &Api, vip: &VirtualIP) -> Option<i64> {
+    match vip.spec.reservation.as_ref().filter(|kept| is_live(api, kept)) {
+        Some(kept) => kept.expires.as_ref().map(|expires| expires.0.as_second()),
+        None => rests_until(vip, pool_of(api, vip.address()?)?).filter(|until| *until > api.now),
     }
 }
 
@@ -49,11 +314,6 @@ pub fn waiting(api: &Api) -> BTreeSet<String> {
         conditions_of(service).iter().any(|known| known.type_ == OURS[0] && known.status != "True")
     };
     api.services.iter().filter(|(_, service)| waits(service)).map(|(name, _)| name.clone()).collect()
-}
-
-/// The addresses that every Service shows.
-pub fn shown(api: &Api) -> BTreeMap<String, Vec<IpAddr>> {
-    api.services.iter().map(|(name, service)| (name.clone(), addresses(service))).collect()
 }
 
 fn is_ours(service: &Service) -> bool {
@@ -70,19 +330,24 @@ pub fn is_anothers(service: &Service) -> bool {
 }
 
 /// Everything that holds once nobody wants anything any more.
-pub fn quiet(api: &Api) {
-    i4_unique(api);
+pub fn quiet(api: &Api, ledger: &Ledger) {
     no_service_is_stuck(api);
-    no_virtual_ip_without_service(api);
+    every_virtual_ip_is_claimed_reserved_or_resting(api);
     every_service_has_what_its_condition_says(api);
+    every_claim_says_what_its_service_is_like(api, ledger);
     what_is_not_ours_bears_no_mark(api);
+    history(api, ledger);
 }
 
 /// Where all nodes are well and speakers do what they are asked, addresses are announced by their first
 /// candidates, and none of these has more than its share.
 pub fn places_are_even(api: &Api) {
     let mut firsts: BTreeMap<&str, usize> = api.speakers.keys().map(|node| (node.as_str(), 0)).collect();
-    let claimed: Vec<_> = api.vips.values().filter(|vip| !vip.spec.claims.is_empty()).collect();
+    let is_placed = |vip: &VirtualIP| {
+        let placement = vip.spec.placement.as_ref();
+        !vip.spec.claims.is_empty() && placement.is_some_and(|placement| !placement.candidates.is_empty())
+    };
+    let claimed: Vec<_> = api.vips.values().filter(|vip| is_placed(vip)).collect();
     for vip in &claimed {
         let first = &vip.spec.placement.as_ref().unwrap().candidates[0].node;
         let announcer = vip.status.as_ref().and_then(|status| status.announcer.as_ref());
@@ -104,16 +369,20 @@ fn no_service_is_stuck(api: &Api) {
     }
 }
 
-fn no_virtual_ip_without_service(api: &Api) {
+fn every_virtual_ip_is_claimed_reserved_or_resting(api: &Api) {
     for (name, vip) in &api.vips {
         assert!(vip.metadata.deletion_timestamp.is_none(), "VirtualIP {name} is stuck in deletion");
-        assert!(
-            !vip.spec.claims.is_empty() || vip.spec.reservation.is_some(),
-            "VirtualIP {name} is left behind by {:?}",
-            vip.status.as_ref().map(|status| &status.last_holders)
-        );
+        if vip.spec.claims.is_empty() {
+            let is_kept = vip.spec.reservation.as_ref().is_some_and(|kept| is_live(api, kept));
+            assert!(
+                is_kept || date(api, vip).is_some(),
+                "VirtualIP {name} is left behind by {:?}, kept by {:?}",
+                vip.status.as_ref().map(|status| &status.last_holders),
+                vip.spec.reservation
+            );
+        }
         for claim in &vip.spec.claims {
-            let holder = format!("{}/{}", claim.namespace, claim.name);
+            let holder = holder(claim);
             let service = api.services.get(&holder);
             let service = service.unwrap_or_else(|| panic!("VirtualIP {name}: {holder} does not exist"));
             assert!(is_ours(service), "VirtualIP {name}: {holder} is not ours");
@@ -130,10 +399,9 @@ fn every_service_has_what_its_condition_says(api: &Api) {
         let of: BTreeSet<Family> = shown.iter().map(|address| Family::of(*address)).collect();
         assert_eq!(of.len(), shown.len(), "{name} shows two addresses of one family: {shown:?}");
         for address in &shown {
-            let vip = api.vips.get(&landfall_crds::virtual_ip_name(*address));
-            let claims = vip.map(|vip| vip.spec.claims.as_slice()).unwrap_or_default();
-            let key = format!("{}/{}", claims[0].namespace, claims[0].name);
-            assert_eq!((&key, claims.len()), (name, 1), "{name} shows {address} without claiming it");
+            let vip = api.vips.get(&virtual_ip_name(*address));
+            let claims = vip.is_some_and(|vip| claim_of(&vip.spec, name).is_some());
+            assert!(claims, "{name} shows {address} without claiming it");
         }
         let granted = conditions_of(service).iter().find(|known| known.type_ == OURS[0]);
         let granted = granted.unwrap_or_else(|| panic!("{name} does not say whether it is granted"));
@@ -161,6 +429,102 @@ fn every_service_has_what_its_condition_says(api: &Api) {
         let has_announced = conditions_of(service).iter().any(|known| known.type_ == OURS[1]);
         assert_eq!(has_announced, !shown.is_empty(), "{name}");
         assert!(shown.is_empty() || has_our_finalizer(service), "{name} has an address and no finalizer");
+    }
+}
+
+/// What is recorded of Services on one address is true, and they can be there beside each other.
+fn every_claim_says_what_its_service_is_like(api: &Api, ledger: &Ledger) {
+    for vip in api.vips.values() {
+        let address = vip.address().unwrap();
+        for claim in &vip.spec.claims {
+            let name = holder(claim);
+            let service = &api.services[&name];
+            let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+            let ports: BTreeSet<(String, i32)> =
+                ports.map(|port| (port.protocol.clone().unwrap_or("TCP".into()), port.port)).collect();
+            let recorded: BTreeSet<(String, i32)> = ports_of(&vip.spec, &name)
+                .map(|(protocol, port)| (format!("{protocol:?}").to_uppercase(), port))
+                .collect();
+            assert_eq!(ports, recorded, "the ports of {name} on {address}");
+            if let Ok(request) = read(service) {
+                let recorded = claim.sharing.as_ref().map(|sharing| sharing.key.clone());
+                assert_eq!(request.sharing_key, recorded, "the sharing key of {name} on {address}");
+                assert_eq!(
+                    Some(request.internal),
+                    claim.terms.as_ref().map(|terms| terms.internal),
+                    "{name}"
+                );
+            }
+        }
+        let names: Vec<String> = vip.spec.claims.iter().map(holder).collect();
+        for (at, one) in names.iter().enumerate() {
+            for other in &names[..at] {
+                if let Err(why) = are_rightly_beside(api, ledger, address, one, other) {
+                    panic!("i4_unique: {one} and {other} are both on {address}: {why}");
+                }
+            }
+        }
+    }
+}
+
+/// `internal`: Services that ask for an internal load balancer, and what they show. A pool that may not
+/// give it to them must have been edited since, or have been named by the Service; `before` had it at the
+/// last quiet, and were internal then. What a Service was like when it was given an address is noted on the
+/// VirtualIP alone, and so goes with it.
+pub fn internal_ones(
+    api: &Api,
+    ledger: &Ledger,
+    before: &BTreeSet<(String, IpAddr)>,
+) -> BTreeSet<(String, IpAddr)> {
+    let mut all = BTreeSet::new();
+    for (name, service) in api.services.iter().filter(|(_, service)| is_ours(service)) {
+        let asks = read(service).map(|request| request.internal);
+        for address in addresses(service).into_iter().filter(|_| asks != Ok(false)) {
+            let from = api.vips[&virtual_ip_name(address)].spec.pool.clone().unwrap_or_default();
+            let known = (name.clone(), address);
+            let pool = api.pools.get(&from);
+            let may = |service: &Service| {
+                let request = read(service).ok().filter(|request| request.internal);
+                request.is_some_and(|request| pool.is_some_and(|pool| in_scope(pool, &request)))
+            };
+            let is_given =
+                before.contains(&known) || ledger.services(name).iter().any(|service| may(service));
+            // While it is not understood what the Service asks for, it keeps what it has.
+            assert!(
+                is_given
+                    || asks.is_err()
+                    || !ledger.pool_is_as_it_was(&from, api)
+                    || ledger.was_away(address),
+                "internal: {name} asks for an internal load balancer and shows {address} of pool {from}"
+            );
+            if is_given || asks.is_ok() {
+                all.insert(known);
+            }
+        }
+    }
+    all
+}
+
+/// `history`: who let go of an address stands on its VirtualIP or in the history of a pool, until so many
+/// others have come after it.
+fn history(api: &Api, ledger: &Ledger) {
+    for (address, released) in ledger.released() {
+        let vip = api.vips.get(&virtual_ip_name(address));
+        let on_it = vip.and_then(|vip| vip.status.as_ref()).map(|status| status.last_holders.as_slice());
+        let text = address.to_string();
+        let in_pools =
+            || api.pools.values().flat_map(|pool| pool.status.iter().flat_map(|status| &status.history));
+        for gone in released.iter().rev().take(10) {
+            let stands = on_it.unwrap_or_default().iter().any(|holder| holder.uid == gone.uid)
+                || in_pools().any(|past| past.address == text && past.uid == gone.uid);
+            assert!(
+                stands,
+                "history: {} ({}) let go of {address} of pool {:?}, and nothing tells",
+                gone.service,
+                gone.uid,
+                ledger.spec(address).and_then(|spec| spec.pool.clone())
+            );
+        }
     }
 }
 

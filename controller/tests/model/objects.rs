@@ -1,12 +1,17 @@
 //! Objects as users and speakers write them.
 
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use landfall_crds::{IPPool, Speaker};
 use serde_json::json;
 
 pub fn service(name: &str) -> Service {
+    service_in("shop", name)
+}
+
+pub fn service_in(namespace: &str, name: &str) -> Service {
     serde_json::from_value(json!({
-        "metadata": {"namespace": "shop", "name": name},
+        "metadata": {"namespace": namespace, "name": name},
         "spec": {"type": "LoadBalancer", "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
                  "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}]},
     }))
@@ -38,4 +43,18 @@ pub fn speaker(name: &str, number: u8) -> Speaker {
         }]},
     }))
     .unwrap()
+}
+
+/// A Node with the ranges of its pods and addresses of its own.
+pub fn node(name: &str, pod_ranges: &[&str], addresses: &[&str]) -> Node {
+    let addresses: Vec<_> =
+        addresses.iter().map(|address| json!({"type": "InternalIP", "address": address})).collect();
+    serde_json::from_value(json!({
+        "metadata": {"name": name}, "spec": {"podCIDRs": pod_ranges}, "status": {"addresses": addresses},
+    }))
+    .unwrap()
+}
+
+pub fn service_cidr(name: &str, ranges: &[&str]) -> ServiceCIDR {
+    serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"cidrs": ranges}})).unwrap()
 }

@@ -1,92 +1,108 @@
-//! What users do, wisely or not.
+//! What users do with their Services, wisely or not.
 
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Service, ServiceStatus};
-use landfall_crds::address::Family;
-use landfall_crds::{Reservation, VirtualIP, VirtualIPSpec, virtual_ip_name};
+use k8s_openapi::api::core::v1::{
+    LoadBalancerIngress, LoadBalancerStatus, Service, ServicePort, ServiceStatus,
+};
+use landfall_controller::granting::verdict::addresses;
+use landfall_crds::names::annotations::{self, foreign, internal};
+use landfall_crds::{IPPool, Scope};
 
 use crate::api::as_strategy_has_it;
 use crate::chaos::Chaos;
 use crate::invariants;
-use crate::objects::{pool, service};
+use crate::objects::service_in;
 use crate::random::Random;
 
-const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
-const POOLS: [&str; 3] = ["red", "green", "blue"];
+pub const NAMES: [(&str, &str); 9] = [
+    ("shop", "a"),
+    ("shop", "b"),
+    ("shop", "c"),
+    ("shop", "d"),
+    ("shop", "e"),
+    ("office", "a"),
+    ("office", "b"),
+    ("office", "c"),
+    ("office", "d"),
+];
 
 impl Chaos {
     pub fn a_user_acts(&mut self) {
-        let name = *self.random.pick(&NAMES);
-        let key = format!("shop/{name}");
-        let known = self.cluster.api.services.get(&key).map(|known| (**known).clone());
-        match self.random.below(18) {
-            0..=3 => match known {
-                None => self.create(name),
-                Some(_) => self.edit_request(&key),
+        self.namespaces_end();
+        let (namespace, name) = *self.random.pick(&NAMES);
+        let key = format!("{namespace}/{name}");
+        match self.random.below(44) {
+            0..=5 => match self.cluster.api.services.contains_key(&key) {
+                false => self.create(namespace, name),
+                true => self.edit_request(&key),
             },
-            4 => {
-                self.cluster.api.delete_service(&key);
-                self.note(format!("delete {key}"));
-            }
-            5 => self.flip_type(&key),
-            6 => self.edit_request(&key),
-            7 => self.edit(&key, "edit-ports", false, |service, random| {
+            6 | 7 => self.edit_request(&key),
+            8 | 9 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
+            10 => self.delete(&key),
+            11 => self.edit(&key, "flip-type", |_, service| {
                 let spec = service.spec.as_mut().unwrap();
-                spec.ports.as_mut().unwrap()[0].port = 80 + random.below(3) as i32;
+                let is_balancer = spec.type_.as_deref() == Some("LoadBalancer");
+                spec.type_ = Some(if is_balancer { "NodePort" } else { "LoadBalancer" }.to_owned());
             }),
-            8 => self.edit(&key, "edit-families", true, |service, random| {
-                let spec = service.spec.as_mut().unwrap();
-                let dual = random.once_in(2);
-                let both =
-                    if dual { vec!["IPv4".to_owned(), "IPv6".to_owned()] } else { vec!["IPv4".to_owned()] };
-                spec.ip_families = Some(both);
-                let policies = ["PreferDualStack", "RequireDualStack"];
-                let policy = if dual { *random.pick(&policies) } else { "SingleStack" };
-                spec.ip_family_policy = Some(policy.to_owned());
+            12 | 13 => self.edit(&key, "edit-ports", |chaos, service| {
+                service.spec.as_mut().unwrap().ports = Some(ports(&mut chaos.random));
             }),
-            9 | 10 => self.edit_pools(),
-            11 | 12 => {
-                let names: Vec<String> = self.cluster.api.vips.keys().cloned().collect();
-                if !names.is_empty() {
-                    let vip = self.random.pick(&names).clone();
-                    self.cluster.api.delete_vip(&vip);
-                    self.note(format!("delete-vip {vip}"));
-                }
+            14 | 15 => self.edit(&key, "edit-sharing", |chaos, service| share(service, &mut chaos.random)),
+            16 => self.edit(&key, "edit-policy", |chaos, service| policy(service, &mut chaos.random)),
+            17 => self.edit(&key, "edit-families", |chaos, service| families(service, &mut chaos.random)),
+            18 => {
+                self.edit(&key, "edit-internal", |chaos, service| make_internal(service, &mut chaos.random))
             }
-            13 => {
-                for vip in self.cluster.api.vips.keys().cloned().collect::<Vec<_>>() {
-                    self.cluster.api.delete_vip(&vip);
-                }
-                self.note("delete-all-vips");
-            }
-            14 => self.restore(&key),
-            15 => self.reserve(name),
-            16 => {
+            19 => self.edit(&key, "edit-ranges", |chaos, service| ranges(service, &mut chaos.random)),
+            20 => self.edit(&key, "edit-reserve", |chaos, service| {
+                let values = [Some("true"), Some("true"), Some("false"), Some("yes"), None];
+                annotate(service, annotations::RESERVE, *chaos.random.pick(&values));
+            }),
+            21 => self.edit(&key, "edit-labels", |chaos, service| label(service, &mut chaos.random)),
+            22 => self.edit(&key, "edit-external-ips", |chaos, service| {
+                let ips = [&["10.0.0.17"][..], &["10.0.0.21", "fd00::10"], &[], &[]];
+                let ips: Vec<String> = chaos.random.pick(&ips).iter().map(ToString::to_string).collect();
+                service.spec.as_mut().unwrap().external_ips = Some(ips).filter(|ips| !ips.is_empty());
+            }),
+            23 => self.restore(&key),
+            24 if self.random.once_in(3) => {
                 // By hand, and not on the way out: there it would end the Service at once. Together
                 // with a VirtualIP that goes at the same moment, nothing would be left to tell that
                 // the address is ours.
                 self.become_quiet();
-                self.edit(&key, "strip-finalizers", false, |service, _| {
-                    service.metadata.finalizers = None;
-                });
+                self.edit(&key, "strip-finalizers", |_, service| service.metadata.finalizers = None);
                 self.become_quiet();
             }
-            _ => self.lose_all_vips_when_quiet(),
+            24 => self.edit_request(&key),
+            _ => self.an_operator_acts(),
         }
     }
 
-    fn create(&mut self, name: &str) {
-        let mut new = service(name);
-        let spec = new.spec.as_mut().unwrap();
-        if self.random.once_in(3) {
-            spec.ip_families = Some(vec!["IPv4".into(), "IPv6".into()]);
-            let policies = ["PreferDualStack", "RequireDualStack"];
-            spec.ip_family_policy = Some((*self.random.pick(&policies)).to_owned());
+    fn create(&mut self, namespace: &str, name: &str) {
+        if !self.cluster.api.namespaces.contains_key(namespace) || self.ending.contains(namespace) {
+            return;
         }
-        match self.random.below(8) {
+        let mut new = service_in(namespace, name);
+        let random = &mut self.random;
+        for (times, change) in [
+            (3, families as fn(&mut Service, &mut Random)),
+            (3, share),
+            (5, policy),
+            (6, make_internal),
+            (4, ranges),
+            (2, label),
+        ] {
+            if random.once_in(times) {
+                change(&mut new, random);
+            }
+        }
+        let spec = new.spec.as_mut().unwrap();
+        spec.ports = Some(ports(random));
+        spec.selector = Some([("app".to_owned(), (*random.pick(&["web", "web", "db"])).to_owned())].into());
+        match random.below(10) {
             0 => spec.load_balancer_class = Some("example.com/other".into()),
             1 => spec.load_balancer_class = Some("landfall.dev/lan".into()),
             2 => {
-                let ip = format!("192.0.2.{}", name.as_bytes()[0]);
+                let ip = format!("192.0.2.{}", usize::from(name.as_bytes()[0]) + namespace.len() * 10);
                 let entry = LoadBalancerIngress { ip: Some(ip), ..LoadBalancerIngress::default() };
                 let balancer = LoadBalancerStatus { ingress: Some(vec![entry]) };
                 new.status =
@@ -94,61 +110,38 @@ impl Chaos {
             }
             _ => {}
         }
-        ask(&mut new, &mut self.random);
+        if random.once_in(4) {
+            annotate(&mut new, annotations::RESERVE, Some("true"));
+        }
+        ask(&mut new, random);
+        let says = format!("create {namespace}/{name} {}", wishes(&new));
         self.cluster.api.put_service(new);
-        self.note(format!("create {name}"));
+        self.was_done(says);
     }
 
-    fn edit(&mut self, key: &str, what: &str, asks: bool, change: impl FnOnce(&mut Service, &mut Random)) {
-        let Some(known) = self.cluster.api.services.get(key) else { return };
-        let mut service = (**known).clone();
+    pub fn delete(&mut self, key: &str) {
+        if self.cluster.api.services.contains_key(key) {
+            self.cluster.api.delete_service(key);
+            self.was_done(format!("delete {key}"));
+        }
+    }
+
+    fn edit(&mut self, key: &str, what: &str, change: impl FnOnce(&mut Self, &mut Service)) {
+        let Some(known) = self.cluster.api.services.get(key).cloned() else { return };
+        let mut service = (*known).clone();
         if service.metadata.deletion_timestamp.is_some() || invariants::is_anothers(&service) {
             return;
         }
-        change(&mut service, &mut self.random);
-        self.cluster.api.put_service(as_strategy_has_it(service));
-        let asks_for =
-            self.cluster.api.services.get(key).and_then(|known| known.metadata.annotations.clone());
-        self.note(format!("{what} {key} {:?}", asks_for.unwrap_or_default()));
-        if asks {
-            for family in [Family::IPv4, Family::IPv6] {
-                *self.asked.entry((key.to_owned(), family)).or_default() += 1;
-            }
-        }
+        change(self, &mut service);
+        let service = as_strategy_has_it(service);
+        self.ledger.edited(key, &known, &service);
+        let says = format!("{what} {key} {}", wishes(&service));
+        self.cluster.api.put_service(service);
+        self.was_done(says);
     }
 
     fn edit_request(&mut self, key: &str) {
-        self.edit(key, "edit-request", true, ask);
-    }
-
-    fn flip_type(&mut self, key: &str) {
-        self.edit(key, "flip-type", true, |service, _| {
-            let spec = service.spec.as_mut().unwrap();
-            let is_balancer = spec.type_.as_deref() == Some("LoadBalancer");
-            spec.type_ = Some(if is_balancer { "NodePort" } else { "LoadBalancer" }.to_owned());
-        });
-    }
-
-    fn edit_pools(&mut self) {
-        let name = *self.random.pick(&POOLS);
-        if self.random.once_in(4) {
-            self.cluster.api.delete_pool(name);
-            return self.note(format!("delete-pool {name}"));
-        }
-        let ranges: [&[&str]; 5] = [
-            &["10.0.0.16/30", "fd00::10-fd00::12"],
-            &["10.0.0.18-10.0.0.22"],
-            &["fd00::11-fd00::14"],
-            &["10.0.0.24/31", "fd00::20/127"],
-            &["10.0.0.0-10.0.0.3"],
-        ];
-        let mut new = pool(name, ranges[self.random.below(ranges.len())]);
-        new.spec.auto_assign = !self.random.once_in(4);
-        new.spec.priority = self.random.below(3) as i32;
-        new.spec.require_source_ranges = self.random.once_in(6);
-        new.status = self.cluster.api.pools.get(name).and_then(|known| known.status.clone());
-        self.cluster.api.put_pool(new);
-        self.note(format!("edit-pool {name}"));
+        self.edit(key, "edit-request", |chaos, service| ask(service, &mut chaos.random));
     }
 
     /// As after a restore from a backup: the same manifest, another uid, no status.
@@ -165,74 +158,202 @@ impl Chaos {
         service.status = None;
         service.metadata.finalizers = None;
         self.cluster.api.put_service(service);
-        self.note(format!("restore {key}"));
+        self.was_done(format!("restore {key}"));
     }
 
-    fn reserve(&mut self, name: &str) {
-        let address = *self.random.pick(&["10.0.0.17", "10.0.0.20", "fd00::11"]);
-        let vip = virtual_ip_name(address.parse().unwrap());
-        match self.cluster.api.vips.get(&vip) {
-            None => {
-                let reservation = Reservation {
-                    namespace: "shop".into(),
-                    name: Some(name.into()),
-                    ..Reservation::default()
-                };
-                let spec = VirtualIPSpec {
-                    address: address.into(),
-                    reservation: Some(reservation),
-                    ..VirtualIPSpec::default()
-                };
-                self.cluster.api.put_vip(VirtualIP::new(&vip, spec));
-                self.note(format!("reserve {address} for {name}"));
+    /// Asks for what somebody else has, for what is kept, or for a pool with rules, so that rare answers
+    /// are given too.
+    fn wish_in_vain(&mut self, service: &mut Service) {
+        clear_wishes(service);
+        let api = &self.cluster.api;
+        let pool_that = |rule: fn(&IPPool) -> bool| {
+            let found = api.pools.iter().find(|(_, pool)| rule(pool)).map(|(name, _)| name.clone());
+            found.map(|name| (annotations::POOL, name))
+        };
+        let unclaimed_that_is = |reserved: bool| {
+            let mut unclaimed = api.vips.values().filter(|vip| vip.spec.claims.is_empty());
+            let found = unclaimed.find(|vip| vip.spec.reservation.is_some() == reserved);
+            found.map(|vip| (annotations::IPS, vip.spec.address.clone()))
+        };
+        let wish = match self.random.below(12) {
+            0 => unclaimed_that_is(true),
+            1 | 2 => unclaimed_that_is(false),
+            3 => pool_that(|pool| pool.spec.quota.is_some()),
+            4 => pool_that(|pool| pool.spec.namespace_selector.is_some()),
+            5 => pool_that(|pool| pool.spec.service_selector.is_some()),
+            6 => pool_that(|pool| pool.spec.require_source_ranges),
+            7 => pool_that(|pool| !pool.spec.external_targets.is_empty()),
+            8 => pool_that(|pool| pool.spec.scope != Scope::Any),
+            9 => {
+                // Inside the cluster, if its ranges are known.
+                let ranges =
+                    api.service_cidrs.values().flat_map(|cidr| cidr.spec.iter().flat_map(|spec| &spec.cidrs));
+                let pods =
+                    api.nodes.values().flat_map(|node| node.spec.iter().flat_map(|spec| &spec.pod_cidrs));
+                let range = ranges.chain(pods).flatten().next().and_then(|range| range.split('/').next());
+                range.map(|address| (annotations::IPS, address.to_owned()))
             }
-            Some(known) if known.spec.reservation.is_some() => {
-                let mut object = (**known).clone();
-                object.spec.reservation = None;
-                self.cluster.api.put_vip(object);
-                self.note(format!("unreserve {address}"));
+            10 => Some((
+                annotations::IPS,
+                (*self.random.pick(&["10.0.0.1", "10.0.0.2", "10.0.0.0"])).to_owned(),
+            )),
+            _ => {
+                let shown = api.services.values().find_map(|service| addresses(service).first().copied());
+                shown.map(|address| (annotations::IPS, address.to_string()))
             }
-            Some(_) => {}
-        }
-    }
-
-    /// As when the CRDs are deleted: no finalizer holds. Everybody knows who had what by then.
-    fn lose_all_vips_when_quiet(&mut self) {
-        if !self.random.once_in(4) {
-            return;
-        }
-        self.become_quiet();
-        for name in self.cluster.api.vips.keys().cloned().collect::<Vec<_>>() {
-            let mut vip = (*self.cluster.api.vips[&name]).clone();
-            if vip.spec.reservation.is_some() {
-                continue;
-            }
-            vip.metadata.finalizers = None;
-            self.cluster.api.put_vip(vip);
-            self.cluster.api.delete_vip(&name);
-        }
-        self.note("lose-all-vips");
-        if self.random.once_in(2) {
-            let which = self.which();
-            self.cluster.crash(which);
+        };
+        if let Some((name, value)) = wish {
+            annotate(service, name, Some(&value));
         }
     }
 }
 
+/// What a Service asks for, in few words.
+fn wishes(service: &Service) -> String {
+    let meta = &service.metadata;
+    serde_json::json!([meta.annotations, meta.labels, service.spec]).to_string()
+}
+
+fn one_of(random: &mut Random, texts: &[&'static str]) -> &'static str {
+    &texts[random.below(texts.len())]
+}
+
+fn annotate(service: &mut Service, name: &str, value: Option<&str>) {
+    let all = service.metadata.annotations.get_or_insert_default();
+    match value {
+        Some(value) => drop(all.insert(name.to_owned(), value.to_owned())),
+        None => drop(all.remove(name)),
+    }
+}
+
+/// Takes away what asks for addresses and pools.
+fn clear_wishes(service: &mut Service) {
+    let all = service.metadata.annotations.get_or_insert_default();
+    let asks = |name: &str| {
+        name == annotations::IPS
+            || name == annotations::POOL
+            || foreign::IPS.contains(&name)
+            || foreign::POOL.contains(&name)
+    };
+    all.retain(|name, _| !asks(name));
+    service.spec.as_mut().unwrap().load_balancer_ip = None;
+}
+
 /// Asks for something, or for nothing.
 fn ask(service: &mut Service, random: &mut Random) {
-    let annotations = service.metadata.annotations.get_or_insert_default();
-    annotations.clear();
-    match random.below(8) {
-        0 => {
-            let ips =
-                ["10.0.0.16", "10.0.0.17", "10.0.0.19", "fd00::10", "10.0.0.18,fd00::12", "10.9.9.9", "web"];
-            annotations.insert("landfall.dev/ips".into(), (*random.pick(&ips)).into());
+    const IPS: [&str; 11] = [
+        "10.0.0.16",
+        "10.0.0.17",
+        "10.0.0.19",
+        "10.0.0.22",
+        "10.0.0.2",
+        "fd00::10",
+        "10.0.0.18,fd00::12",
+        "10.0.0.16,10.0.0.17",
+        "10.9.9.9",
+        "10.0.0.24",
+        "web",
+    ];
+    const POOLS: [&str; 5] = ["red", "green,blue", "none", "blue,grey", "grey"];
+    clear_wishes(service);
+    match random.below(16) {
+        0 | 1 => annotate(service, annotations::IPS, Some(one_of(random, &IPS))),
+        2 | 3 => annotate(service, annotations::POOL, Some(one_of(random, &POOLS))),
+        4 => annotate(service, one_of(random, &foreign::IPS), Some(one_of(random, &IPS))),
+        5 => {
+            annotate(service, one_of(random, &foreign::POOL), Some(one_of(random, &["red", "blue", "none"])))
         }
-        1 => {
-            let pools = ["red", "green,blue", "none", "blue"];
-            annotations.insert("landfall.dev/pool".into(), (*random.pick(&pools)).into());
+        6 => {
+            let ip = (*random.pick(&["10.0.0.16", "10.0.0.18", "10.0.0.300"])).to_owned();
+            service.spec.as_mut().unwrap().load_balancer_ip = Some(ip);
+        }
+        7 => {
+            annotate(service, annotations::POOL, Some("red"));
+            annotate(service, foreign::POOL[0], Some(one_of(random, &["red", "blue"])));
+        }
+        8 => {
+            annotate(service, annotations::IPS, Some("10.0.0.17"));
+            annotate(service, foreign::IPS[0], Some(one_of(random, &["10.0.0.17", "10.0.0.18"])));
         }
         _ => {}
     }
+}
+
+fn ports(random: &mut Random) -> Vec<ServicePort> {
+    let all = [("TCP", 80), ("TCP", 80), ("TCP", 443), ("UDP", 53), ("TCP", 8080), ("UDP", 80)];
+    let mut ports: Vec<(&str, i32)> = (0..=random.below(2)).map(|_| *random.pick(&all)).collect();
+    ports.dedup();
+    let port = |(protocol, port): (&str, i32)| ServicePort {
+        port,
+        protocol: Some(protocol.to_owned()),
+        node_port: Some(30000 + port),
+        ..ServicePort::default()
+    };
+    ports.into_iter().map(port).collect()
+}
+
+fn share(service: &mut Service, random: &mut Random) {
+    for name in foreign::SHARING_KEY {
+        annotate(service, name, None);
+    }
+    let long = "k".repeat(300);
+    let keys = [Some("k"), Some("k"), Some("k"), Some("l"), None];
+    annotate(service, annotations::SHARING_KEY, *random.pick(&keys));
+    match random.below(12) {
+        0 => annotate(service, foreign::SHARING_KEY[0], Some("k")),
+        1 => annotate(service, annotations::SHARING_KEY, Some(&long)),
+        2 => {
+            annotate(service, annotations::SHARING_KEY, None);
+            annotate(service, foreign::SHARING_KEY[0], Some("k"));
+        }
+        _ => {}
+    }
+}
+
+fn policy(service: &mut Service, random: &mut Random) {
+    let spec = service.spec.as_mut().unwrap();
+    spec.external_traffic_policy = Some((*random.pick(&["Local", "Cluster"])).to_owned());
+    spec.selector = Some([("app".to_owned(), (*random.pick(&["web", "db"])).to_owned())].into());
+}
+
+fn families(service: &mut Service, random: &mut Random) {
+    let spec = service.spec.as_mut().unwrap();
+    let dual = random.once_in(2);
+    let both = if dual { vec!["IPv4".to_owned(), "IPv6".to_owned()] } else { vec!["IPv4".to_owned()] };
+    spec.ip_families = Some(both);
+    let policies = ["PreferDualStack", "RequireDualStack"];
+    let policy = if dual { *random.pick(&policies) } else { "SingleStack" };
+    spec.ip_family_policy = Some(policy.to_owned());
+}
+
+fn make_internal(service: &mut Service, random: &mut Random) {
+    for name in [internal::AZURE, internal::GKE] {
+        annotate(service, name, None);
+    }
+    match random.below(8) {
+        0..=2 => annotate(service, internal::AZURE, Some("true")),
+        3 => annotate(service, internal::GKE, Some("Internal")),
+        4 => annotate(service, internal::AZURE, Some("True")),
+        5 => {
+            annotate(service, internal::AZURE, Some("true"));
+            annotate(service, internal::GKE, Some("External"));
+        }
+        _ => {}
+    }
+}
+
+fn ranges(service: &mut Service, random: &mut Random) {
+    annotate(service, annotations::SOURCE_RANGES, None);
+    let field = [Some("192.168.0.0/16"), Some("0.0.0.0/0"), None, None];
+    let field = random.pick(&field).map(|range| vec![range.to_owned()]);
+    service.spec.as_mut().unwrap().load_balancer_source_ranges = field;
+    if random.once_in(6) {
+        annotate(service, annotations::SOURCE_RANGES, Some("192.168.0.0/16"));
+    }
+}
+
+fn label(service: &mut Service, random: &mut Random) {
+    let labels = [Some("front"), Some("back"), None];
+    let label = random.pick(&labels).map(|tier| [("tier".to_owned(), tier.to_owned())].into());
+    service.metadata.labels = label;
 }

@@ -1,0 +1,248 @@
+//! What an observer of the API server remembers: states since the last quiet, who may move, who had what.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use landfall_controller::granting::request::{has_sharing_key, read};
+use landfall_controller::granting::verdict::addresses;
+use landfall_controller::mind::{Change, Event};
+use landfall_crds::address::Family;
+use landfall_crds::{Claim, IPPool, VirtualIP, VirtualIPSpec};
+
+use crate::api::{Api, KINDS, NAMESPACES, NODES, POOLS, SERVICE_CIDRS, SERVICES, VIPS, full_name};
+
+/// Who let an address go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Released {
+    pub service: String,
+    pub uid: String,
+}
+
+/// All that, kept up to date by [`Ledger::follow`].
+#[derive(Default)]
+pub struct Ledger {
+    /// How often each Service may still change its address, by name and family: once for each time that
+    /// its user asked for something else.
+    pub moves: BTreeMap<(String, Family), u32>,
+    /// The length of each log when everybody had seen everything.
+    quiet_at: [usize; KINDS],
+    /// How far the logs have been read.
+    read_to: [usize; KINDS],
+    /// States that somebody may still decide on: those of the last quiet and all since.
+    pools: BTreeMap<String, Vec<Arc<IPPool>>>,
+    services: BTreeMap<String, Vec<Arc<Service>>>,
+    namespaces: BTreeMap<String, Vec<Arc<Namespace>>>,
+    /// Pools that have been there since the last quiet.
+    lasting: BTreeSet<String>,
+    /// Addresses whose VirtualIPs have vanished under their claims since the last quiet.
+    vanished: BTreeSet<IpAddr>,
+    /// Who was on an address beside one that was edited since the last quiet.
+    beside: BTreeSet<(String, IpAddr)>,
+    /// Who showed or claimed which address, in these states.
+    had: BTreeSet<(String, IpAddr)>,
+    /// The last uid and spec of every VirtualIP that is there or has vanished.
+    specs: BTreeMap<IpAddr, (Option<String>, VirtualIPSpec)>,
+    /// Who let go of an address, latest last.
+    released: BTreeMap<IpAddr, Vec<Released>>,
+}
+
+/// What of a Service's edit may change its address.
+fn may_move(was: &Service, is: &Service) -> bool {
+    let wish = |service: &Service| {
+        let spec = service.spec.clone().unwrap_or_default();
+        let request = read(service).map(|request| (request.addresses, request.pools, request.internal));
+        let request = request.map_err(|wait| wait.message);
+        (request, spec.type_, spec.load_balancer_class, spec.ip_families, spec.ip_family_policy)
+    };
+    let among_others = |service: &Service| {
+        let spec = service.spec.clone().unwrap_or_default();
+        let ports = spec.ports.unwrap_or_default();
+        let ports: Vec<_> = ports.into_iter().map(|port| (port.protocol, port.port)).collect();
+        let key = read(service).map(|request| request.sharing_key).map_err(|wait| wait.message);
+        let sources = landfall_controller::granting::source_ranges::has_source_ranges(service);
+        (ports, key, spec.external_traffic_policy, spec.selector, sources)
+    };
+    let shares = has_sharing_key(was) || has_sharing_key(is);
+    wish(was) != wish(is) || shares && among_others(was) != among_others(is)
+}
+
+impl Ledger {
+    /// Notes what a user's edit of a Service allows.
+    pub fn edited(&mut self, name: &str, was: &Service, is: &Service) {
+        if may_move(was, is) {
+            let edited: Vec<IpAddr> =
+                self.had.iter().filter(|(known, _)| known == name).map(|(_, address)| *address).collect();
+            let beside = self.had.iter().filter(|(known, address)| known != name && edited.contains(address));
+            self.beside.extend(beside.cloned());
+            for family in [Family::IPv4, Family::IPv6] {
+                *self.moves.entry((name.to_owned(), family)).or_default() += 1;
+            }
+        }
+    }
+
+    /// Everybody has seen everything. Only those who wait may still get what they asked for.
+    pub fn is_quiet(&mut self, api: &Api, waiting: &BTreeSet<String>) {
+        self.follow(api, false);
+        self.moves.retain(|(name, _), _| waiting.contains(name));
+        self.quiet_at = self.read_to;
+        self.lasting = api.pools.keys().cloned().collect();
+        self.vanished.clear();
+        self.beside.clear();
+        let one = |(name, object): (&String, &Arc<IPPool>)| (name.clone(), vec![Arc::clone(object)]);
+        self.pools = api.pools.iter().map(one).collect();
+        let one = |(name, object): (&String, &Arc<Service>)| (name.clone(), vec![Arc::clone(object)]);
+        self.services = api.services.iter().map(one).collect();
+        let one = |(name, object): (&String, &Arc<Namespace>)| (name.clone(), vec![Arc::clone(object)]);
+        self.namespaces = api.namespaces.iter().map(one).collect();
+        let shown = api.services.iter().flat_map(|(name, service)| {
+            addresses(service).into_iter().map(|address| (name.clone(), address))
+        });
+        self.had = shown.collect();
+        for vip in api.vips.values() {
+            let address = vip.address().unwrap();
+            self.had.extend(vip.spec.claims.iter().map(|claim| (holder(claim), address)));
+        }
+    }
+
+    /// Reads on in the logs. `by_hand` says that a person did what is new there.
+    pub fn follow(&mut self, api: &Api, by_hand: bool) {
+        for event in &api.logs[POOLS][self.read_to[POOLS]..] {
+            match event {
+                Event::Pool(Change::Applied(pool)) => {
+                    let states = self.pools.entry(full_name(&pool.metadata)).or_default();
+                    let is_edit = states
+                        .last()
+                        .is_none_or(|last| last.spec != pool.spec || last.metadata.uid != pool.metadata.uid);
+                    if is_edit {
+                        states.push(Arc::clone(pool));
+                    }
+                }
+                Event::Pool(Change::Deleted(pool)) => {
+                    self.lasting.remove(&full_name(&pool.metadata));
+                    self.forget_what_is_only_in_pools(api);
+                }
+                _ => {}
+            }
+        }
+        for event in &api.logs[SERVICES][self.read_to[SERVICES]..] {
+            if let Event::Service(Change::Applied(service)) = event {
+                let name = full_name(&service.metadata);
+                self.had.extend(addresses(service).into_iter().map(|address| (name.clone(), address)));
+                self.services.entry(name).or_default().push(Arc::clone(service));
+            }
+        }
+        for event in &api.logs[NAMESPACES][self.read_to[NAMESPACES]..] {
+            if let Event::Namespace(Change::Applied(namespace)) = event {
+                let name = full_name(&namespace.metadata);
+                self.namespaces.entry(name).or_default().push(Arc::clone(namespace));
+            }
+        }
+        for event in &api.logs[VIPS][self.read_to[VIPS]..] {
+            match event {
+                Event::VirtualIp(Change::Applied(vip)) => self.see(vip),
+                Event::VirtualIp(Change::Deleted(vip)) => {
+                    let address = vip.address().unwrap();
+                    if by_hand || !self.has_pool(address, vip) {
+                        self.released.remove(&address);
+                    }
+                    if !vip.spec.claims.is_empty() {
+                        self.vanished.insert(address);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for kind in 0..KINDS {
+            self.read_to[kind] = api.logs[kind].len();
+        }
+    }
+
+    fn see(&mut self, vip: &VirtualIP) {
+        let address = vip.address().unwrap();
+        let uid = vip.metadata.uid.clone();
+        let was = self.specs.insert(address, (uid.clone(), vip.spec.clone()));
+        self.had.extend(vip.spec.claims.iter().map(|claim| (holder(claim), address)));
+        // What has vanished was not let go.
+        for claim in was.iter().filter(|(known, _)| *known == uid).flat_map(|(_, was)| &was.claims) {
+            if !vip.spec.claims.iter().any(|left| holder(left) == holder(claim)) {
+                let released = Released { service: holder(claim), uid: claim.uid.clone() };
+                self.released.entry(address).or_default().push(released);
+            }
+        }
+    }
+
+    /// Whether there is a pool to note the past of an address, in every state that somebody may decide on.
+    fn has_pool(&self, address: IpAddr, vip: &VirtualIP) -> bool {
+        self.lasting.iter().any(|name| {
+            let holds = |pool: &Arc<IPPool>| pool.spec.grantable().0.contains(address);
+            vip.spec.pool.as_ref() == Some(name) || self.pools[name].iter().all(holds)
+        })
+    }
+
+    /// With a pool goes what is noted there.
+    fn forget_what_is_only_in_pools(&mut self, api: &Api) {
+        for (address, released) in &mut self.released {
+            let vip = api.vips.get(&landfall_crds::virtual_ip_name(*address));
+            let holders = vip.and_then(|vip| vip.status.as_ref()).map(|status| &status.last_holders);
+            let is_on_it = |uid: &str| holders.into_iter().flatten().any(|holder| holder.uid == uid);
+            released.retain(|released| is_on_it(&released.uid));
+        }
+    }
+
+    /// Whether the Service has shown or claimed the address since the last quiet, or did then.
+    pub fn had(&self, service: &str, address: IpAddr) -> bool {
+        self.had.contains(&(service.to_owned(), address))
+    }
+
+    /// Whether the VirtualIP of the address was away under its claims since the last quiet.
+    pub fn was_away(&self, address: IpAddr) -> bool {
+        self.vanished.contains(&address)
+    }
+
+    /// Whether one beside the Service on the address was edited while its VirtualIP went.
+    pub fn is_undecided(&self, service: &str, address: IpAddr) -> bool {
+        self.vanished.contains(&address) && self.beside.contains(&(service.to_owned(), address))
+    }
+
+    /// The last spec of an address's VirtualIP, even if that has vanished.
+    pub fn spec(&self, address: IpAddr) -> Option<&VirtualIPSpec> {
+        self.specs.get(&address).map(|(_, spec)| spec)
+    }
+
+    /// Who let go of each address, latest last.
+    pub fn released(&self) -> impl Iterator<Item = (IpAddr, &[Released])> {
+        self.released.iter().map(|(address, released)| (*address, released.as_slice()))
+    }
+
+    /// The states of pools that a controller may decide on.
+    pub fn pools(&self) -> impl Iterator<Item = (&str, &IPPool)> {
+        self.pools.iter().flat_map(|(name, states)| states.iter().map(|pool| (name.as_str(), &**pool)))
+    }
+
+    /// Whether the pool is as it was at the last quiet.
+    pub fn pool_is_as_it_was(&self, name: &str, api: &Api) -> bool {
+        self.pools.get(name).map_or(0, Vec::len) == usize::from(api.pools.contains_key(name))
+    }
+
+    /// The states of a Service that a controller may decide on.
+    pub fn services(&self, name: &str) -> &[Arc<Service>] {
+        self.services.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The states of a namespace that a controller may decide on.
+    pub fn namespaces(&self, name: &str) -> &[Arc<Namespace>] {
+        self.namespaces.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether Nodes and ranges of the cluster are as they were at the last quiet.
+    pub fn nodes_are_as_they_were(&self) -> bool {
+        [NODES, SERVICE_CIDRS].iter().all(|kind| self.quiet_at[*kind] == self.read_to[*kind])
+    }
+}
+
+/// The name of the Service that a claim is of.
+pub fn holder(claim: &Claim) -> String {
+    format!("{}/{}", claim.namespace, claim.name)
+}
