@@ -352,6 +352,10 @@ impl Mind {
         for address in self.claimant_of.keys().copied().collect::<Vec<_>>() {
             self.forget_claiming(address);
         }
+        // Places were counted as they were to be written.
+        for address in self.vips.store.keys().copied().collect::<Vec<_>>() {
+            self.settle_load(address);
+        }
     }
 
     fn mark(&mut self, subject: Subject) {

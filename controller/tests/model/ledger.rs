@@ -144,7 +144,9 @@ impl Ledger {
                 Event::VirtualIp(Change::Applied(vip)) => self.see(vip),
                 Event::VirtualIp(Change::Deleted(vip)) => {
                     let address = vip.address().unwrap();
-                    if by_hand || !self.has_pool(address, vip) {
+                    // What was to be noted of a pool that is gone is gone with it.
+                    let has_pool = vip.spec.pool.as_ref().is_some_and(|name| self.lasting.contains(name));
+                    if by_hand || !has_pool {
                         self.released.remove(&address);
                     }
                     if !vip.spec.claims.is_empty() {
@@ -171,14 +173,6 @@ impl Ledger {
                 self.released.entry(address).or_default().push(released);
             }
         }
-    }
-
-    /// Whether there is a pool to note the past of an address, in every state that somebody may decide on.
-    fn has_pool(&self, address: IpAddr, vip: &VirtualIP) -> bool {
-        self.lasting.iter().any(|name| {
-            let holds = |pool: &Arc<IPPool>| pool.spec.grantable().0.contains(address);
-            vip.spec.pool.as_ref() == Some(name) || self.pools[name].iter().all(holds)
-        })
     }
 
     /// With a pool goes what is noted there.
