@@ -41,12 +41,14 @@ pub(crate) fn stories() -> Vec<Story> {
     ]
 }
 
-/// A controller that leads, and nothing else.
-async fn started(lab: &Lab) -> Result<ByHand> {
+/// CRDs, accounts, rights and policies; a story that failed may have left a controller.
+fn prepared(lab: &Lab) -> Result<ByHand> {
     stop(lab, CONTROLLER);
-    let by_hand = ByHand::prepare(lab)?;
-    by_hand.start_controller(lab, lab.node("n1")?, &[]).await?;
-    Ok(by_hand)
+    ByHand::prepare(lab)
+}
+
+async fn start(lab: &Lab, by_hand: &ByHand) -> Result<()> {
+    by_hand.start_controller(lab, lab.node("n1")?, &[]).await
 }
 
 /// Takes away what a story made.
@@ -89,6 +91,7 @@ fn events(lab: &Lab, service: &str, reason: &str) -> Result<u64> {
 }
 
 async fn rules(lab: &Lab) -> Result<()> {
+    let by_hand = prepared(lab)?;
     let selected = json!({"matchLabels": {"landfall-story": "yes"}});
     for (name, spec) in [
         ("open", json!({"addresses": ["192.168.10.130/32"], "quota": {"perNamespace": 1}})),
@@ -109,7 +112,7 @@ async fn rules(lab: &Lab) -> Result<()> {
     ] {
         pool(lab, name, &spec).await?;
     }
-    started(lab).await?;
+    start(lab, &by_hand).await?;
     port("first", 80).apply(lab).await?;
     ensure!(granted(lab, "first", 1).await? == [ip("192.168.10.130")]);
     let services_range = services(lab).get("first").await?.spec.and_then(|spec| spec.cluster_ip);
@@ -208,9 +211,10 @@ async fn rules(lab: &Lab) -> Result<()> {
 }
 
 async fn sharing(lab: &Lab) -> Result<()> {
+    let by_hand = prepared(lab)?;
     Service::new("early", "nobody").spec("externalIPs", json!(["192.168.10.142"])).apply(lab).await?;
     pool(lab, "lan", &json!({"addresses": ["192.168.10.140-192.168.10.149"]})).await?;
-    started(lab).await?;
+    start(lab, &by_hand).await?;
     let sharer = |name: &str, number: u16| port(name, number).annotation("landfall.dev/sharing-key", "web");
     for (name, number) in [("plain", 80), ("tls", 443)] {
         sharer(name, number).apply(lab).await?;
@@ -277,6 +281,7 @@ async fn sharing(lab: &Lab) -> Result<()> {
 }
 
 async fn keeping(lab: &Lab) -> Result<()> {
+    let by_hand = prepared(lab)?;
     pool(
         lab,
         "kept",
@@ -289,7 +294,7 @@ async fn keeping(lab: &Lab) -> Result<()> {
         &json!({"addresses": ["192.168.10.152/32"], "autoAssign": false, "releaseDelay": "4s"}),
     )
     .await?;
-    started(lab).await?;
+    start(lab, &by_hand).await?;
     let keeper = || port("keeper", 80).annotation("landfall.dev/reserve", "true");
     keeper().apply(lab).await?;
     ensure!(granted(lab, "keeper", 1).await? == [ip("192.168.10.150")]);
@@ -344,8 +349,9 @@ impl<const N: usize> ConcatSome for [Option<Vec<IpAddr>>; N] {
 }
 
 async fn families(lab: &Lab) -> Result<()> {
+    let by_hand = prepared(lab)?;
     pool(lab, "four", &json!({"addresses": ["192.168.10.160-192.168.10.169"]})).await?;
-    started(lab).await?;
+    start(lab, &by_hand).await?;
     port("grown", 80).apply(lab).await?;
     let first = granted(lab, "grown", 1).await?;
     let policy = |policy: &str, families: Value| {
@@ -384,8 +390,9 @@ async fn families(lab: &Lab) -> Result<()> {
 }
 
 async fn edited_pool(lab: &Lab) -> Result<()> {
+    let by_hand = prepared(lab)?;
     pool(lab, "lan", &json!({"addresses": ["192.168.10.170-192.168.10.179"]})).await?;
-    started(lab).await?;
+    start(lab, &by_hand).await?;
     for name in ["a", "b"] {
         port(name, 80).apply(lab).await?;
         granted(lab, name, 1).await?;
@@ -415,7 +422,7 @@ async fn edited_pool(lab: &Lab) -> Result<()> {
     let listed = lab.kubectl(&["get", "virtualips", "--field-selector", "spec.pool=lan", "-o", "name"])?;
     ensure!(listed.lines().count() == 2, "{listed}");
     stop(lab, CONTROLLER);
-    started(lab).await?;
+    start(lab, &by_hand).await?;
     steadily(seconds(4), "nothing has moved, also after a restart", async || {
         let now = has().await?;
         ensure!(now == before, "{now:?}");
@@ -426,8 +433,9 @@ async fn edited_pool(lab: &Lab) -> Result<()> {
 }
 
 async fn parity(lab: &Lab) -> Result<()> {
+    let by_hand = prepared(lab)?;
     pool(lab, "lan", &json!({"addresses": ["192.168.10.180-192.168.10.189"]})).await?;
-    started(lab).await?;
+    start(lab, &by_hand).await?;
     port("web", 80).apply(lab).await?;
     let first = granted(lab, "web", 1).await?;
     // Node ports off: what is allocated stays until it is taken away, and neither moves the address.
@@ -499,8 +507,9 @@ async fn follows(lab: &Lab, name: &str, address: IpAddr) -> Result<()> {
 }
 
 async fn restored(lab: &Lab) -> Result<()> {
+    let by_hand = prepared(lab)?;
     pool(lab, "lan", &json!({"addresses": ["192.168.10.190-192.168.10.229", "fd10::6:0/112"]})).await?;
-    started(lab).await?;
+    start(lab, &by_hand).await?;
     let names: Vec<String> = (0..12).map(|number| format!("kept-{number}")).collect();
     for name in &names {
         Service::new(name, "nobody").load_balancer().apply(lab).await?;
@@ -548,7 +557,7 @@ async fn restored(lab: &Lab) -> Result<()> {
     for name in &names {
         Service::new(name, "nobody").load_balancer().apply(lab).await?;
     }
-    started(lab).await?;
+    start(lab, &by_hand).await?;
     for name in &names {
         granted(lab, name, 2).await?;
     }
