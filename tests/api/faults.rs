@@ -33,8 +33,12 @@ use crate::{
     stop,
 };
 
+/// Nothing is moved to spread addresses evenly, so that every move is a fault.
+const STILL: (&str, &str) = ("LANDFALL_REBALANCE_INTERVAL", "0s");
+
 /// A Lease that one need not wait for long, and that a busy machine does not lose.
-const SHORT_LEASE: [(&str, &str); 3] = [
+const SHORT_LEASE: [(&str, &str); 4] = [
+    STILL,
     ("LANDFALL_LEADER_ELECT_LEASE_DURATION", "5s"),
     ("LANDFALL_LEADER_ELECT_RENEW_DEADLINE", "4s"),
     ("LANDFALL_LEADER_ELECT_RETRY_PERIOD", "500ms"),
@@ -204,7 +208,7 @@ async fn everything_at_once(lab: &Lab) -> Result<()> {
     let by_hand = prepared(lab, &users::pools()).await?;
     start_speakers(lab, &by_hand).await?;
     let proxy = ApiProxy::start(lab, 11)?;
-    start_behind(lab, &by_hand, "n1", &proxy, &[]).await?;
+    start_behind(lab, &by_hand, "n1", &proxy, &[STILL]).await?;
     leads(lab, "n1").await?;
     let observer = Observer::start(lab).await?;
     let (faults, rules): (Vec<Fault>, Vec<Rule>) = everything().into_iter().unzip();
@@ -354,7 +358,7 @@ async fn black_hole(lab: &Lab) -> Result<()> {
 async fn lagging_without_election(lab: &Lab) -> Result<()> {
     let by_hand = prepared(lab, &users::pools()).await?;
     start_speakers(lab, &by_hand).await?;
-    let alone = [("LANDFALL_LEADER_ELECT", "false")];
+    let alone = [STILL, ("LANDFALL_LEADER_ELECT", "false")];
     let proxy = ApiProxy::start(lab, 31)?;
     by_hand.start_controller(lab, lab.node("n1")?, &alone).await?;
     start_behind(lab, &by_hand, "n2", &proxy, &alone).await?;

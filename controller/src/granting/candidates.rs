@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::Service;
 use landfall_crds::Claim;
 use landfall_crds::address::Family;
+use landfall_crds::names::annotations;
 
 use super::ServiceKey;
 use super::book::Holder;
 use super::choice::{Seeking, are_beside, asker, obstacle};
 use super::plan::View;
-use super::request::{Request, sharing_key};
+use super::request::{Request, annotation, sharing_key};
 use super::rules::scope_serves;
 use super::sharing::{Party, fits};
 use super::verdict::{addresses, has_our_finalizer};
@@ -117,8 +118,10 @@ pub(super) fn candidates(
             && (lost.is_some() && !claims_any && (pool.is_some() || in_status.contains(&address))
                 || in_status.contains(&address) && is_shown_by_us(service, address));
         let (fits, forbidden) = judge(address, pool, claim);
-        // In a pool, what the status shows may be known to the other controller only.
-        let may_be_claimed = pool.is_some() && fits && in_status.contains(&address);
+        // In a pool, what the status shows may be known to the other controller only. What is to be taken
+        // over is taken as it is, even if the Service asks for a pool that only its former keeper had.
+        let is_adopted = annotation(service, annotations::ADOPT) == Some("true");
+        let may_be_claimed = pool.is_some() && (fits || is_adopted) && in_status.contains(&address);
         if (vanished || may_be_claimed) && obstacle(view, &seeking, address, vanished).is_none() {
             candidates.push(Candidate {
                 address,

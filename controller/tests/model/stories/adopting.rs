@@ -50,13 +50,19 @@ fn what_is_free_and_in_a_pool_is_taken_over_as_it_is() {
         adopted(&["10.0.0.61"])(service);
         annotate_as(service, "metallb.universe.tf/address-pool", "lan");
     });
+    cluster.create("other-name", |service| {
+        adopted(&["10.0.0.62"])(service);
+        annotate_as(service, "metallb.universe.tf/address-pool", "first");
+    });
     cluster.assert_has("one", &["10.0.0.55"]);
+    cluster.assert_has("other-name", &["10.0.0.62"]);
+    assert!(cluster.condition("other-name", "Granted").starts_with("True/Granted: 10.0.0.62"));
     cluster.assert_has("six", &["fd00::55"]);
     cluster.assert_has("both", &["10.0.0.57", "fd00::57"]);
     cluster.assert_has("half", &["10.0.0.58", "fd00::50"]);
     cluster.assert_has("asks", &["10.0.0.59"]);
     cluster.assert_has("by-name", &["10.0.0.61"]);
-    for name in ["one", "six", "both", "half", "asks", "by-name"] {
+    for name in ["one", "six", "both", "half", "asks", "by-name", "other-name"] {
         assert_eq!(cluster.get(name).metadata.finalizers.as_ref().unwrap().len(), 2);
         assert!(!cluster.events_of(name).iter().any(|event| event.starts_with("HeldByAnother")), "{name}");
     }
