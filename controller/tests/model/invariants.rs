@@ -295,15 +295,15 @@ fn pool_of(api: &Api, address: IpAddr) -> Option<&IPPool> {
     holding.min_by_key(|pool| (age(pool), pool.metadata.name.clone())).map(|pool| &**pool)
 }
 
-/// Until when each VirtualIP that nobody claims is to stay: its reservation ends, or it has rested.
+/// When something ends by itself: a reservation, or the rest of an address that nobody claims.
 pub fn dates(api: &Api) -> Vec<i64> {
-    let unclaimed = api.vips.values().filter(|vip| vip.spec.claims.is_empty());
-    unclaimed.filter_map(|vip| date(api, vip)).collect()
+    api.vips.values().filter_map(|vip| date(api, vip)).collect()
 }
 
 fn date(api: &Api, vip: &VirtualIP) -> Option<i64> {
     match vip.spec.reservation.as_ref().filter(|kept| is_live(api, kept)) {
         Some(kept) => kept.expires.as_ref().map(|expires| expires.0.as_second()),
+        None if !vip.spec.claims.is_empty() => None,
         None => rests_until(vip, pool_of(api, vip.address()?)?).filter(|until| *until > api.now),
     }
 }
