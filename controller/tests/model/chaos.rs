@@ -77,10 +77,10 @@ impl Chaos {
     pub fn round(&mut self, steps: usize) {
         self.speakers_live = !self.random.once_in(4);
         for _ in 0..steps {
-            match self.random.below(10) {
-                0 => self.a_user_acts(),
-                1 => self.something_breaks(),
-                2 => self.a_speaker_acts(),
+            match self.random.below(20) {
+                0 | 1 => self.a_user_acts(),
+                2 => self.something_breaks(),
+                3 => self.a_speaker_acts(),
                 _ => self.things_move_on(),
             }
         }
@@ -145,29 +145,40 @@ impl Chaos {
         self.random.below(self.cluster.controllers.len())
     }
 
+    /// The network, the API server and the clock do something; what cannot happen now gives way to what can.
     fn things_move_on(&mut self) {
         let which = self.which();
-        let done = match self.random.below(8) {
-            0 | 1 => self.see_something(which),
-            2 => {
-                // Watches mostly keep up.
-                let mut saw = false;
-                for kind in 0..KINDS {
-                    saw |= self.cluster.deliver(which, kind);
+        let first = self.random.below(8);
+        for way in first..first + 8 {
+            let done = match way % 8 {
+                0 | 1 => self.see_something(which),
+                2 => {
+                    // Watches mostly keep up.
+                    let mut saw = false;
+                    for kind in 0..KINDS {
+                        saw |= self.cluster.deliver(which, kind);
+                    }
+                    saw
                 }
-                saw
+                3 | 4 => self.cluster.answer(which),
+                5 if self.random.once_in(4) => self.something_comes_late(),
+                5 | 6 => self.write(which, Way::Fine, true),
+                _ => {
+                    self.time_passes();
+                    true
+                }
+            };
+            if done {
+                self.coverage.operations += 1;
+                return;
             }
-            3 | 4 => self.cluster.answer(which),
-            5 if self.random.once_in(4) => self.something_comes_late(),
-            5 | 6 => self.write(which, Way::Fine, true),
-            _ => {
-                let times = [1, 1, 50, 50, 400, 400, 1500, 1500, 6000, 6000, 40_000];
-                let time = if self.random.once_in(200) { 4_000_000 } else { *self.random.pick(&times) };
-                self.cluster.pass(Duration::from_millis(time));
-                true
-            }
-        };
-        self.coverage.operations += u64::from(done);
+        }
+    }
+
+    fn time_passes(&mut self) {
+        let times = [1, 1, 50, 50, 400, 400, 1500, 1500, 6000, 6000, 40_000];
+        let time = if self.random.once_in(300) { 4_000_000 } else { *self.random.pick(&times) };
+        self.cluster.pass(Duration::from_millis(time));
     }
 
     /// One watch brings one change.
@@ -184,6 +195,11 @@ impl Chaos {
         let Some(effect) = self.cluster.wanted(which, nth) else { return false };
         invariants::is_valid(effect);
         let kind = effect.name();
+        if may_crash && self.random.once_in(survivals(kind)) {
+            self.crash(which, format!("before {kind}"));
+            return true;
+        }
+        let Some(effect) = self.cluster.wanted(which, nth) else { return false };
         let before = self.before(effect);
         let Some((effect, done)) = self.cluster.write(which, nth, way) else { return false };
         let fate = if done { "" } else { " refused" };
@@ -285,36 +301,32 @@ impl Chaos {
 
     fn something_breaks(&mut self) {
         let which = self.which();
-        let done = match self.random.below(8) {
-            0 => {
-                let point = match self.cluster.wanted(which, 0).map(Effect::name) {
-                    Some(next) if self.random.once_in(survivals(next)) => format!("before {next}"),
-                    None if !self.cluster.awaits_answer(which) => "between effects".to_owned(),
-                    _ => return,
-                };
-                self.crash(which, point);
+        let done = match self.random.below(16) {
+            0 if self.cluster.wanted(which, 0).is_none() && !self.cluster.awaits_answer(which) => {
+                self.crash(which, "between effects".to_owned());
                 true
             }
-            1 | 2 => self.write(which, Way::LostBefore, true),
-            3 | 4 => self.write(which, Way::LostAfter, true),
-            5 => {
+            1..=3 => self.write(which, Way::LostBefore, true),
+            4..=6 => self.write(which, Way::LostAfter, true),
+            7 | 8 => {
                 let kind = self.random.below(KINDS);
                 self.cluster.relist(which, kind);
                 self.note(format!("relist {kind} by {which}"));
                 true
             }
-            6 => {
+            9 => {
                 self.let_stray(which);
                 let now = self.cluster.now();
                 self.cluster.controllers[which].tell(now, Event::Leading(false));
                 self.note(format!("paused {which}"));
                 true
             }
-            _ => {
+            10.. => {
                 let now = self.cluster.now();
                 self.cluster.controllers[which].tell(now, Event::Leading(true));
-                true
+                false
             }
+            _ => false,
         };
         self.coverage.operations += u64::from(done);
     }
@@ -478,9 +490,9 @@ impl Chaos {
 /// the effect, the fewer, so that all are seen.
 fn survivals(kind: &str) -> usize {
     match kind {
-        "UnclaimVirtualIp" => 2,
-        "RemoveFinalizers" | "DeleteVirtualIp" | "SetVirtualIpStatus" => 8,
-        "CreateVirtualIp" | "AddFinalizers" | "GetVirtualIp" | "GetService" => 12,
+        "UnclaimVirtualIp" => 3,
+        "RemoveFinalizers" | "GetService" | "SetVirtualIpStatus" => 8,
+        "AddFinalizers" | "CreateVirtualIp" | "DeleteVirtualIp" | "GetVirtualIp" | "SetIngress" => 15,
         _ => 30,
     }
 }

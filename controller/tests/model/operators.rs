@@ -24,11 +24,11 @@ const RANGES: [&[&str]; 6] = [
 
 impl Chaos {
     pub fn an_operator_acts(&mut self) {
-        match self.random.below(20) {
-            0..=7 => self.edit_pools(),
-            8 => self.edit_namespaces(),
-            9 => self.edit_nodes(),
-            10..=12 => {
+        match self.random.below(24) {
+            0..=11 => self.edit_pools(),
+            12 | 13 => self.edit_namespaces(),
+            14 | 15 => self.edit_nodes(),
+            16 => {
                 let names: Vec<String> = self.cluster.api.vips.keys().cloned().collect();
                 if !names.is_empty() {
                     let vip = self.random.pick(&names).clone();
@@ -36,14 +36,15 @@ impl Chaos {
                     self.was_done(format!("delete-vip {vip}"));
                 }
             }
-            13 => {
+            17 if self.random.once_in(4) => {
                 for vip in self.cluster.api.vips.keys().cloned().collect::<Vec<_>>() {
                     self.cluster.api.delete_vip(&vip);
                 }
                 self.was_done("delete-all-vips");
             }
-            14..=18 => self.reserve(),
-            _ => self.lose_all_vips_when_quiet(),
+            17..=21 => self.reserve(),
+            22 if self.random.once_in(6) => self.lose_all_vips_when_quiet(),
+            _ => self.edit_pools(),
         }
     }
 
@@ -112,12 +113,12 @@ impl Chaos {
     fn edit_nodes(&mut self) {
         let (pods, own): (&[&str], &[&str]) =
             *self.random.pick(&[(&["10.0.0.20/31"][..], &[][..]), (&[], &["10.0.0.18"]), (&[], &[])]);
-        match self.random.below(4) {
+        match self.random.below(6) {
             0 | 1 => {
                 self.cluster.api.put_node(node("n1", pods, own));
                 self.was_done(format!("edit-node n1 {pods:?} {own:?}"));
             }
-            2 => {
+            2..=4 => {
                 self.cluster.api.put_service_cidr(service_cidr("more", &["10.0.0.24/31"]));
                 self.was_done("add-service-cidr");
             }
@@ -169,9 +170,6 @@ impl Chaos {
 
     /// As when the CRDs are deleted: no finalizer holds. Everybody knows who had what by then.
     fn lose_all_vips_when_quiet(&mut self) {
-        if !self.random.once_in(3) {
-            return;
-        }
         self.become_quiet();
         for name in self.cluster.api.vips.keys().cloned().collect::<Vec<_>>() {
             let mut vip = (*self.cluster.api.vips[&name]).clone();
@@ -198,7 +196,7 @@ fn edit_pool(pool: &mut IPPool, random: &mut Random) {
     };
     let often = |text: &str| Some(text.to_owned());
     let spec = &mut pool.spec;
-    match random.below(20) {
+    match random.below(22) {
         0..=2 => {
             spec.addresses = RANGES[random.below(RANGES.len())].iter().map(ToString::to_string).collect()
         }
@@ -217,7 +215,7 @@ fn edit_pool(pool: &mut IPPool, random: &mut Random) {
             spec.service_selector = random.pick(&tiers).map(|tier| selector("tier", tier));
         }
         8 | 9 => {
-            let most = *random.pick(&[None, None, Some(0), Some(1), Some(2)]);
+            let most = *random.pick(&[None, Some(0), Some(1), Some(2)]);
             spec.quota = most.map(|most| Quota { per_namespace: Some(most) });
         }
         10 => spec.scope = *random.pick(&[Scope::Any, Scope::Any, Scope::Internal, Scope::External]),

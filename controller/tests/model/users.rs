@@ -1,11 +1,13 @@
 //! What users do with their Services, wisely or not.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{
     LoadBalancerIngress, LoadBalancerStatus, Service, ServicePort, ServiceStatus,
 };
 use landfall_controller::granting::verdict::addresses;
 use landfall_crds::names::annotations::{self, foreign, internal};
-use landfall_crds::{IPPool, Scope};
+use landfall_crds::{IPPool, Scope, VirtualIP};
 
 use crate::api::as_strategy_has_it;
 use crate::chaos::Chaos;
@@ -36,7 +38,7 @@ impl Chaos {
                 true => self.edit_request(&key),
             },
             6 | 7 => self.edit_request(&key),
-            8 | 9 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
+            8 | 9 | 24 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
             10 => self.delete(&key),
             11 => self.edit(&key, "flip-type", |_, service| {
                 let spec = service.spec.as_mut().unwrap();
@@ -64,7 +66,7 @@ impl Chaos {
                 service.spec.as_mut().unwrap().external_ips = Some(ips).filter(|ips| !ips.is_empty());
             }),
             23 => self.restore(&key),
-            24 if self.random.once_in(3) => {
+            25 if self.random.once_in(3) => {
                 // By hand, and not on the way out: there it would end the Service at once. Together
                 // with a VirtualIP that goes at the same moment, nothing would be left to tell that
                 // the address is ours.
@@ -72,7 +74,8 @@ impl Chaos {
                 self.edit(&key, "strip-finalizers", |_, service| service.metadata.finalizers = None);
                 self.become_quiet();
             }
-            24 => self.edit_request(&key),
+            25 => self.edit_request(&key),
+            26 | 27 => self.delete(&key),
             _ => self.an_operator_acts(),
         }
     }
@@ -85,9 +88,9 @@ impl Chaos {
         let random = &mut self.random;
         for (times, change) in [
             (3, families as fn(&mut Service, &mut Random)),
-            (3, share),
-            (5, policy),
-            (6, make_internal),
+            (2, share),
+            (6, policy),
+            (8, make_internal),
             (4, ranges),
             (2, label),
         ] {
@@ -110,7 +113,7 @@ impl Chaos {
             }
             _ => {}
         }
-        if random.once_in(4) {
+        if random.once_in(3) {
             annotate(&mut new, annotations::RESERVE, Some("true"));
         }
         ask(&mut new, random);
@@ -175,7 +178,17 @@ impl Chaos {
             let found = unclaimed.find(|vip| vip.spec.reservation.is_some() == reserved);
             found.map(|vip| (annotations::IPS, vip.spec.address.clone()))
         };
-        let wish = match self.random.below(12) {
+        let shared = || {
+            let is_shared =
+                |vip: &&Arc<VirtualIP>| vip.spec.claims.iter().any(|claim| claim.sharing.is_some());
+            let found = api.vips.values().find(is_shared);
+            found.map(|vip| (annotations::IPS, vip.spec.address.clone()))
+        };
+        let nodes = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
+        let of_nodes = nodes.into_iter().find(|address| {
+            api.pools.values().any(|pool| pool.spec.grantable().0.contains(address.parse().unwrap()))
+        });
+        let wish = match self.random.below(16) {
             0 => unclaimed_that_is(true),
             1 | 2 => unclaimed_that_is(false),
             3 => pool_that(|pool| pool.spec.quota.is_some()),
@@ -193,10 +206,12 @@ impl Chaos {
                 let range = ranges.chain(pods).flatten().next().and_then(|range| range.split('/').next());
                 range.map(|address| (annotations::IPS, address.to_owned()))
             }
-            10 => Some((
-                annotations::IPS,
-                (*self.random.pick(&["10.0.0.1", "10.0.0.2", "10.0.0.0"])).to_owned(),
-            )),
+            10 | 11 => of_nodes.map(|address| (annotations::IPS, address.to_owned())),
+            12..=14 => {
+                let key = ["k", "k", "l"][self.random.below(3)];
+                annotate(service, annotations::SHARING_KEY, Some(key));
+                shared()
+            }
             _ => {
                 let shown = api.services.values().find_map(|service| addresses(service).first().copied());
                 shown.map(|address| (annotations::IPS, address.to_string()))
