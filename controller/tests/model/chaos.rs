@@ -19,7 +19,7 @@ use crate::cluster::{Cluster, Way, is_asked};
 use crate::coverage::Coverage;
 use crate::invariants;
 use crate::ledger::{Ledger, holder};
-use crate::objects::{pool, speaker};
+use crate::objects::speaker;
 use crate::random::Random;
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
@@ -58,7 +58,6 @@ impl Chaos {
         for (number, node) in NODES.iter().enumerate() {
             cluster.api.put_speaker(speaker(node, number as u8 + 1));
         }
-        cluster.api.put_pool(pool("red", &["10.0.0.16/30", "fd00::10-fd00::12"]));
         let mut chaos = Self {
             cluster,
             random: Random(seed),
@@ -69,6 +68,7 @@ impl Chaos {
             log: Vec::new(),
             coverage: Coverage::default(),
         };
+        chaos.create_pools();
         chaos.ledger.is_quiet(&chaos.cluster.api, &BTreeSet::new());
         chaos
     }
@@ -78,9 +78,9 @@ impl Chaos {
         self.speakers_live = !self.random.once_in(4);
         for _ in 0..steps {
             match self.random.below(20) {
-                0 | 1 => self.a_user_acts(),
-                2 => self.something_breaks(),
-                3 => self.a_speaker_acts(),
+                0..=2 => self.a_user_acts(),
+                3 => self.something_breaks(),
+                4 => self.a_speaker_acts(),
                 _ => self.things_move_on(),
             }
         }
@@ -490,10 +490,12 @@ impl Chaos {
 /// the effect, the fewer, so that all are seen.
 fn survivals(kind: &str) -> usize {
     match kind {
-        "UnclaimVirtualIp" => 3,
-        "RemoveFinalizers" | "GetService" | "SetVirtualIpStatus" => 8,
-        "AddFinalizers" | "CreateVirtualIp" | "DeleteVirtualIp" | "GetVirtualIp" | "SetIngress" => 15,
-        _ => 30,
+        "UnclaimVirtualIp" => 2,
+        "GetService" | "GetVirtualIp" | "RemoveFinalizers" | "SetVirtualIpStatus" => 6,
+        "AddFinalizers" | "CreateVirtualIp" | "DeleteVirtualIp" | "SetIngress" => 10,
+        "UpdateVirtualIp" => 12,
+        "SetConditions" => 25,
+        _ => 40,
     }
 }
 

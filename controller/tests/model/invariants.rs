@@ -27,7 +27,7 @@ pub fn i4_unique(api: &Api, ledger: &Ledger, name: &str, was: &[IpAddr]) {
         for (other, _) in
             api.services.iter().filter(|(other, known)| *other != name && addresses(known).contains(&address))
         {
-            if let Err(why) = are_rightly_beside(api, ledger, address, name, other) {
+            if let Err(why) = are_rightly_beside(ledger, address, name, other) {
                 panic!("i4_unique: {address} is shown by {other} and now by {name}: {why}");
             }
         }
@@ -47,17 +47,24 @@ fn ports_of<'a>(
     mine.map(|port| (port.protocol, port.port))
 }
 
-/// Whether two Services may be on one address, by what the VirtualIP records of them.
-fn are_rightly_beside(
-    api: &Api,
-    ledger: &Ledger,
-    address: IpAddr,
-    one: &str,
-    other: &str,
-) -> Result<(), String> {
-    let known = api.vips.get(&virtual_ip_name(address)).map(|vip| &vip.spec);
-    // While a VirtualIP is away after a deletion by mistake, what it said last counts.
-    let Some(spec) = known.or_else(|| ledger.spec(address)) else { return Err("no VirtualIP".into()) };
+/// Whether two Services may be on one address, by what its VirtualIP records of them, or recorded before it
+/// vanished or one of them began to leave.
+fn are_rightly_beside(ledger: &Ledger, address: IpAddr, one: &str, other: &str) -> Result<(), String> {
+    let mut verdict = Err("no VirtualIP".to_owned());
+    for spec in ledger.specs(address).rev() {
+        let of_this = fit(ledger, address, spec, one, other);
+        if of_this.is_ok() {
+            return of_this;
+        }
+        if verdict == Err("no VirtualIP".to_owned()) {
+            verdict = of_this;
+        }
+    }
+    verdict
+}
+
+/// Whether two Services may be on one address, by their claims.
+fn fit(ledger: &Ledger, address: IpAddr, spec: &VirtualIPSpec, one: &str, other: &str) -> Result<(), String> {
     let (Some(mine), Some(theirs)) = (claim_of(spec, one), claim_of(spec, other)) else {
         return Err(format!("not both claim it: {:?}", spec.claims));
     };
@@ -459,7 +466,7 @@ fn every_claim_says_what_its_service_is_like(api: &Api, ledger: &Ledger) {
         let names: Vec<String> = vip.spec.claims.iter().map(holder).collect();
         for (at, one) in names.iter().enumerate() {
             for other in &names[..at] {
-                if let Err(why) = are_rightly_beside(api, ledger, address, one, other) {
+                if let Err(why) = fit(ledger, address, &vip.spec, one, other) {
                     panic!("i4_unique: {one} and {other} are both on {address}: {why}");
                 }
             }
@@ -522,7 +529,7 @@ fn history(api: &Api, ledger: &Ledger) {
                 "history: {} ({}) let go of {address} of pool {:?}, and nothing tells",
                 gone.service,
                 gone.uid,
-                ledger.spec(address).and_then(|spec| spec.pool.clone())
+                ledger.specs(address).last().and_then(|spec| spec.pool.clone())
             );
         }
     }

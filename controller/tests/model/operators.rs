@@ -48,6 +48,23 @@ impl Chaos {
         }
     }
 
+    /// There are some pools from the start, most of which keep and hold back addresses.
+    pub fn create_pools(&mut self) {
+        for name in ["red", "blue"] {
+            let mut new = pool(name, RANGES[if name == "red" { 0 } else { self.random.below(RANGES.len()) }]);
+            if !self.random.once_in(3) {
+                new.spec.reservations = Some(Reservations { expire_after: Some("10m".into()) });
+            }
+            if self.random.once_in(2) {
+                new.spec.release_delay = Some((*self.random.pick(&["40s", "5m"])).to_owned());
+            }
+            if self.random.once_in(2) {
+                new.spec.sharing = Some(Sharing { namespaces: vec!["shop".into(), "office".into()] });
+            }
+            self.cluster.api.put_pool(new);
+        }
+    }
+
     fn edit_pools(&mut self) {
         let name = *self.random.pick(&POOLS);
         let known = self.cluster.api.pools.get(name).map(|known| (**known).clone());
@@ -62,6 +79,8 @@ impl Chaos {
             }
             None => {
                 let mut new = pool(name, RANGES[self.random.below(RANGES.len())]);
+                edit_pool(&mut new, &mut self.random);
+                edit_pool(&mut new, &mut self.random);
                 edit_pool(&mut new, &mut self.random);
                 new
             }
@@ -196,7 +215,7 @@ fn edit_pool(pool: &mut IPPool, random: &mut Random) {
     };
     let often = |text: &str| Some(text.to_owned());
     let spec = &mut pool.spec;
-    match random.below(22) {
+    match random.below(20) {
         0..=2 => {
             spec.addresses = RANGES[random.below(RANGES.len())].iter().map(ToString::to_string).collect()
         }
@@ -214,14 +233,15 @@ fn edit_pool(pool: &mut IPPool, random: &mut Random) {
             let tiers = [Some("front"), Some("back"), None, None];
             spec.service_selector = random.pick(&tiers).map(|tier| selector("tier", tier));
         }
-        8 | 9 => {
+        8 | 9 | 18 => {
             let most = *random.pick(&[None, Some(0), Some(1), Some(2)]);
             spec.quota = most.map(|most| Quota { per_namespace: Some(most) });
         }
         10 => spec.scope = *random.pick(&[Scope::Any, Scope::Any, Scope::Internal, Scope::External]),
         11 => spec.require_source_ranges = random.once_in(2),
         12 | 13 => {
-            spec.release_delay = random.pick(&[None, often("20s"), often("5m"), often("2h")]).clone();
+            spec.release_delay =
+                random.pick(&[None, often("20s"), often("5m"), often("5m"), often("2h")]).clone();
         }
         14 | 15 => {
             let after = [None, Some(None), Some(often("40s")), Some(often("10m"))];

@@ -32,7 +32,7 @@ impl Chaos {
         self.namespaces_end();
         let (namespace, name) = *self.random.pick(&NAMES);
         let key = format!("{namespace}/{name}");
-        match self.random.below(44) {
+        match self.random.below(50) {
             0..=5 => match self.cluster.api.services.contains_key(&key) {
                 false => self.create(namespace, name),
                 true => self.edit_request(&key),
@@ -76,6 +76,7 @@ impl Chaos {
             }
             25 => self.edit_request(&key),
             26 | 27 => self.delete(&key),
+            28..=37 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
             _ => self.an_operator_acts(),
         }
     }
@@ -113,7 +114,7 @@ impl Chaos {
             }
             _ => {}
         }
-        if random.once_in(3) {
+        if random.once_in(2) {
             annotate(&mut new, annotations::RESERVE, Some("true"));
         }
         ask(&mut new, random);
@@ -174,7 +175,12 @@ impl Chaos {
             found.map(|name| (annotations::POOL, name))
         };
         let unclaimed_that_is = |reserved: bool| {
-            let mut unclaimed = api.vips.values().filter(|vip| vip.spec.claims.is_empty());
+            let name = service.metadata.name.as_deref();
+            let is_own = |vip: &VirtualIP| {
+                let last = vip.status.iter().flat_map(|status| &status.last_holders).next();
+                last.is_some_and(|last| Some(last.name.as_str()) == name)
+            };
+            let mut unclaimed = api.vips.values().filter(|vip| vip.spec.claims.is_empty() && !is_own(vip));
             let found = unclaimed.find(|vip| vip.spec.reservation.is_some() == reserved);
             found.map(|vip| (annotations::IPS, vip.spec.address.clone()))
         };
@@ -188,13 +194,13 @@ impl Chaos {
         let of_nodes = nodes.into_iter().find(|address| {
             api.pools.values().any(|pool| pool.spec.grantable().0.contains(address.parse().unwrap()))
         });
-        let wish = match self.random.below(16) {
-            0 => unclaimed_that_is(true),
-            1 | 2 => unclaimed_that_is(false),
-            3 => pool_that(|pool| pool.spec.quota.is_some()),
-            4 => pool_that(|pool| pool.spec.namespace_selector.is_some()),
-            5 => pool_that(|pool| pool.spec.service_selector.is_some()),
-            6 => pool_that(|pool| pool.spec.require_source_ranges),
+        let wish = match self.random.below(24) {
+            0 | 16 => unclaimed_that_is(true),
+            1 | 2 | 17 => unclaimed_that_is(false),
+            3 | 18 | 19 => pool_that(|pool| pool.spec.quota.is_some()),
+            4 | 20 => pool_that(|pool| pool.spec.namespace_selector.is_some()),
+            5 | 21 => pool_that(|pool| pool.spec.service_selector.is_some()),
+            6 | 22 => pool_that(|pool| pool.spec.require_source_ranges),
             7 => pool_that(|pool| !pool.spec.external_targets.is_empty()),
             8 => pool_that(|pool| pool.spec.scope != Scope::Any),
             9 => {
