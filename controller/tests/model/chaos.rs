@@ -78,9 +78,9 @@ impl Chaos {
         self.speakers_live = !self.random.once_in(4);
         for _ in 0..steps {
             match self.random.below(20) {
-                0..=2 => self.a_user_acts(),
-                3 => self.something_breaks(),
-                4 => self.a_speaker_acts(),
+                0..=3 => self.a_user_acts(),
+                4 => self.something_breaks(),
+                5 => self.a_speaker_acts(),
                 _ => self.things_move_on(),
             }
         }
@@ -151,8 +151,8 @@ impl Chaos {
         let first = self.random.below(8);
         for way in first..first + 8 {
             let done = match way % 8 {
-                0 | 1 => self.see_something(which),
-                2 => {
+                0 => self.see_something(which),
+                1 | 2 => {
                     // Watches mostly keep up.
                     let mut saw = false;
                     for kind in 0..KINDS {
@@ -491,11 +491,12 @@ impl Chaos {
 fn survivals(kind: &str) -> usize {
     match kind {
         "UnclaimVirtualIp" => 2,
-        "GetService" | "GetVirtualIp" | "RemoveFinalizers" | "SetVirtualIpStatus" => 6,
-        "AddFinalizers" | "CreateVirtualIp" | "DeleteVirtualIp" | "SetIngress" => 10,
-        "UpdateVirtualIp" => 12,
-        "SetConditions" => 25,
-        _ => 40,
+        "RemoveFinalizers" => 4,
+        "GetService" | "GetVirtualIp" | "SetVirtualIpStatus" => 7,
+        "AddFinalizers" | "CreateVirtualIp" | "DeleteVirtualIp" | "SetIngress" => 9,
+        "UpdateVirtualIp" => 14,
+        "SetConditions" => 30,
+        _ => 50,
     }
 }
 

@@ -52,9 +52,8 @@ impl Chaos {
     pub fn create_pools(&mut self) {
         for name in ["red", "blue"] {
             let mut new = pool(name, RANGES[if name == "red" { 0 } else { self.random.below(RANGES.len()) }]);
-            if !self.random.once_in(3) {
-                new.spec.reservations = Some(Reservations { expire_after: Some("10m".into()) });
-            }
+            let after = (*self.random.pick(&["40s", "40s", "10m"])).to_owned();
+            new.spec.reservations = Some(Reservations { expire_after: Some(after) });
             if self.random.once_in(2) {
                 new.spec.release_delay = Some((*self.random.pick(&["40s", "5m"])).to_owned());
             }
@@ -208,13 +207,13 @@ impl Chaos {
 }
 
 /// Changes one field, or the ranges, or takes all rules away.
-fn edit_pool(pool: &mut IPPool, random: &mut Random) {
+fn edit_pool(edited: &mut IPPool, random: &mut Random) {
     let selector = |name: &str, value: &str| LabelSelector {
         match_labels: Some([(name.to_owned(), value.to_owned())].into()),
         ..LabelSelector::default()
     };
     let often = |text: &str| Some(text.to_owned());
-    let spec = &mut pool.spec;
+    let spec = &mut edited.spec;
     match random.below(20) {
         0..=2 => {
             spec.addresses = RANGES[random.below(RANGES.len())].iter().map(ToString::to_string).collect()
@@ -256,9 +255,9 @@ fn edit_pool(pool: &mut IPPool, random: &mut Random) {
         }
         17 => spec.external_targets = if random.once_in(2) { vec!["10.9.0.0/16".into()] } else { Vec::new() },
         _ => {
-            let addresses = spec.addresses.clone();
-            *spec = crate::objects::pool("plain", &[]).spec;
-            spec.addresses = addresses;
+            let (addresses, reservations) = (spec.addresses.clone(), spec.reservations.clone());
+            *spec = pool("plain", &[]).spec;
+            (spec.addresses, spec.reservations) = (addresses, reservations);
         }
     }
 }

@@ -1,7 +1,5 @@
 //! What users do with their Services, wisely or not.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::{
     LoadBalancerIngress, LoadBalancerStatus, Service, ServicePort, ServiceStatus,
 };
@@ -9,7 +7,7 @@ use landfall_controller::granting::verdict::addresses;
 use landfall_crds::names::annotations::{self, foreign, internal};
 use landfall_crds::{IPPool, Scope, VirtualIP};
 
-use crate::api::as_strategy_has_it;
+use crate::api::{Api, as_strategy_has_it};
 use crate::chaos::Chaos;
 use crate::invariants;
 use crate::objects::service_in;
@@ -32,7 +30,7 @@ impl Chaos {
         self.namespaces_end();
         let (namespace, name) = *self.random.pick(&NAMES);
         let key = format!("{namespace}/{name}");
-        match self.random.below(50) {
+        match self.random.below(52) {
             0..=5 => match self.cluster.api.services.contains_key(&key) {
                 false => self.create(namespace, name),
                 true => self.edit_request(&key),
@@ -75,8 +73,8 @@ impl Chaos {
                 self.become_quiet();
             }
             25 => self.edit_request(&key),
-            26 | 27 => self.delete(&key),
-            28..=37 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
+            26..=29 => self.delete(&key),
+            30..=39 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
             _ => self.an_operator_acts(),
         }
     }
@@ -114,7 +112,7 @@ impl Chaos {
             }
             _ => {}
         }
-        if random.once_in(2) {
+        if !random.once_in(4) {
             annotate(&mut new, annotations::RESERVE, Some("true"));
         }
         ask(&mut new, random);
@@ -169,63 +167,68 @@ impl Chaos {
     /// are given too.
     fn wish_in_vain(&mut self, service: &mut Service) {
         clear_wishes(service);
-        let api = &self.cluster.api;
-        let pool_that = |rule: fn(&IPPool) -> bool| {
-            let found = api.pools.iter().find(|(_, pool)| rule(pool)).map(|(name, _)| name.clone());
-            found.map(|name| (annotations::POOL, name))
-        };
-        let unclaimed_that_is = |reserved: bool| {
-            let name = service.metadata.name.as_deref();
-            let is_own = |vip: &VirtualIP| {
-                let last = vip.status.iter().flat_map(|status| &status.last_holders).next();
-                last.is_some_and(|last| Some(last.name.as_str()) == name)
-            };
-            let mut unclaimed = api.vips.values().filter(|vip| vip.spec.claims.is_empty() && !is_own(vip));
-            let found = unclaimed.find(|vip| vip.spec.reservation.is_some() == reserved);
-            found.map(|vip| (annotations::IPS, vip.spec.address.clone()))
-        };
-        let shared = || {
-            let is_shared =
-                |vip: &&Arc<VirtualIP>| vip.spec.claims.iter().any(|claim| claim.sharing.is_some());
-            let found = api.vips.values().find(is_shared);
-            found.map(|vip| (annotations::IPS, vip.spec.address.clone()))
-        };
-        let nodes = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
-        let of_nodes = nodes.into_iter().find(|address| {
-            api.pools.values().any(|pool| pool.spec.grantable().0.contains(address.parse().unwrap()))
-        });
-        let wish = match self.random.below(24) {
-            0 | 16 => unclaimed_that_is(true),
-            1 | 2 | 17 => unclaimed_that_is(false),
-            3 | 18 | 19 => pool_that(|pool| pool.spec.quota.is_some()),
-            4 | 20 => pool_that(|pool| pool.spec.namespace_selector.is_some()),
-            5 | 21 => pool_that(|pool| pool.spec.service_selector.is_some()),
-            6 | 22 => pool_that(|pool| pool.spec.require_source_ranges),
-            7 => pool_that(|pool| !pool.spec.external_targets.is_empty()),
-            8 => pool_that(|pool| pool.spec.scope != Scope::Any),
-            9 => {
-                // Inside the cluster, if its ranges are known.
-                let ranges =
-                    api.service_cidrs.values().flat_map(|cidr| cidr.spec.iter().flat_map(|spec| &spec.cidrs));
-                let pods =
-                    api.nodes.values().flat_map(|node| node.spec.iter().flat_map(|spec| &spec.pod_cidrs));
-                let range = ranges.chain(pods).flatten().next().and_then(|range| range.split('/').next());
-                range.map(|address| (annotations::IPS, address.to_owned()))
+        for _ in 0..8 {
+            let which = self.random.below(26);
+            let Some((name, value)) = a_wish(which, service, &self.cluster.api) else { continue };
+            if which < 4 {
+                annotate(service, annotations::SHARING_KEY, Some(one_of(&mut self.random, &["k", "k", "l"])));
             }
-            10 | 11 => of_nodes.map(|address| (annotations::IPS, address.to_owned())),
-            12..=14 => {
-                let key = ["k", "k", "l"][self.random.below(3)];
-                annotate(service, annotations::SHARING_KEY, Some(key));
-                shared()
-            }
-            _ => {
-                let shown = api.services.values().find_map(|service| addresses(service).first().copied());
-                shown.map(|address| (annotations::IPS, address.to_string()))
-            }
-        };
-        if let Some((name, value)) = wish {
-            annotate(service, name, Some(&value));
+            return annotate(service, name, Some(&value));
         }
+    }
+}
+
+/// Something to ask for that somebody has, keeps or refuses, if there is such a thing.
+fn a_wish(which: usize, service: &Service, api: &Api) -> Option<(&'static str, String)> {
+    let pool_that = |rule: fn(&IPPool) -> bool| {
+        let found = api.pools.iter().find(|(_, pool)| rule(pool)).map(|(name, _)| name.clone());
+        found.map(|name| (annotations::POOL, name))
+    };
+    let vip_that = |rule: &dyn Fn(&VirtualIP) -> bool| {
+        let found = api.vips.values().find(|vip| rule(vip));
+        found.map(|vip| (annotations::IPS, vip.spec.address.clone()))
+    };
+    let ip = |text: &str| (annotations::IPS, text.to_owned());
+    match which {
+        0..=3 => vip_that(&|vip| vip.spec.claims.iter().any(|claim| claim.sharing.is_some())),
+        4..=6 => vip_that(&|vip| vip.spec.claims.is_empty() && vip.spec.reservation.is_some()),
+        7..=9 => {
+            let name = service.metadata.name.as_ref();
+            vip_that(&|vip| {
+                let last = vip.status.iter().flat_map(|status| &status.last_holders).next();
+                vip.spec.claims.is_empty()
+                    && vip.spec.reservation.is_none()
+                    && last.is_some_and(|last| Some(&last.name) != name)
+            })
+        }
+        10 => pool_that(|pool| pool.spec.quota.is_some()),
+        11 | 12 => pool_that(|pool| pool.spec.namespace_selector.is_some()),
+        13 | 14 => pool_that(|pool| pool.spec.service_selector.is_some()),
+        15 | 16 => pool_that(|pool| pool.spec.require_source_ranges),
+        17 => pool_that(|pool| pool.spec.scope != Scope::Any),
+        18 | 19 => {
+            // Inside the cluster, if its ranges are known.
+            let cidrs = api.service_cidrs.values().flat_map(|cidr| &cidr.spec).flat_map(|spec| &spec.cidrs);
+            let pods = api.nodes.values().flat_map(|node| &node.spec).flat_map(|spec| &spec.pod_cidrs);
+            let range = cidrs.chain(pods).flatten().next()?;
+            range.split('/').next().map(ip)
+        }
+        20 | 21 => {
+            let is_in_pool = |address: &&str| {
+                let address = address.parse().unwrap();
+                api.pools.values().any(|pool| pool.spec.grantable().0.contains(address))
+            };
+            ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+                .iter()
+                .find(|address| is_in_pool(address))
+                .map(|text| ip(text))
+        }
+        22 => api
+            .services
+            .values()
+            .find_map(|other| addresses(other).first().map(|taken| ip(&taken.to_string()))),
+        23 => Some(ip("10.0.0.300")),
+        _ => Some(ip("fd00::12")),
     }
 }
 
