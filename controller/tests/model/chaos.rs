@@ -150,29 +150,32 @@ impl Chaos {
         let which = self.which();
         let first = self.random.below(8);
         for way in first..first + 8 {
+            let most = 1 + self.random.below(4);
             let done = match way % 8 {
-                0 => self.see_something(which),
-                1 | 2 => {
-                    // Watches mostly keep up.
-                    let mut saw = false;
-                    for kind in 0..KINDS {
-                        saw |= self.cluster.deliver(which, kind);
-                    }
-                    saw
-                }
-                3 | 4 => self.cluster.answer(which),
-                5 if self.random.once_in(4) => self.something_comes_late(),
-                5 | 6 => self.write(which, Way::Fine, true),
+                0 => u64::from(self.see_something(which)),
+                // Watches mostly keep up.
+                1 | 2 => (0..KINDS).map(|kind| self.see_all(which, kind)).sum(),
+                3 | 4 => (0..most).map(|_| u64::from(self.cluster.answer(which))).sum(),
+                5 if self.random.once_in(4) => u64::from(self.something_comes_late()),
+                5 | 6 => (0..most).map(|_| u64::from(self.write(which, Way::Fine, true))).sum(),
                 _ => {
                     self.time_passes();
-                    true
+                    1
                 }
             };
-            if done {
-                self.coverage.operations += 1;
+            if done > 0 {
+                self.coverage.operations += done;
                 return;
             }
         }
+    }
+
+    fn see_all(&mut self, which: usize, kind: usize) -> u64 {
+        let mut seen = 0;
+        while self.cluster.deliver(which, kind) {
+            seen += 1;
+        }
+        seen
     }
 
     fn time_passes(&mut self) {

@@ -474,7 +474,7 @@ fn every_claim_says_what_its_service_is_like(api: &Api, ledger: &Ledger) {
     }
 }
 
-/// `internal`: Services that ask for an internal load balancer, and what they show. A pool that may not
+/// `internal`: Services that ask for an internal load balancer, or cannot be understood, and what they show. A pool that may not
 /// give it to them must have been edited since, or have been named by the Service; `before` had it at the
 /// last quiet, and were internal then. What a Service was like when it was given an address is noted on the
 /// VirtualIP alone, and so goes with it.
@@ -504,9 +504,7 @@ pub fn internal_ones(
                     || ledger.was_away(address),
                 "internal: {name} asks for an internal load balancer and shows {address} of pool {from}"
             );
-            if is_given || asks.is_ok() {
-                all.insert(known);
-            }
+            all.insert(known);
         }
     }
     all

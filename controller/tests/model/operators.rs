@@ -54,9 +54,7 @@ impl Chaos {
             let mut new = pool(name, RANGES[if name == "red" { 0 } else { self.random.below(RANGES.len()) }]);
             let after = (*self.random.pick(&["40s", "40s", "10m"])).to_owned();
             new.spec.reservations = Some(Reservations { expire_after: Some(after) });
-            if self.random.once_in(2) {
-                new.spec.release_delay = Some((*self.random.pick(&["40s", "5m"])).to_owned());
-            }
+            new.spec.release_delay = Some((*self.random.pick(&["40s", "5m", "5m"])).to_owned());
             if self.random.once_in(2) {
                 new.spec.sharing = Some(Sharing { namespaces: vec!["shop".into(), "office".into()] });
             }
@@ -78,6 +76,7 @@ impl Chaos {
             }
             None => {
                 let mut new = pool(name, RANGES[self.random.below(RANGES.len())]);
+                new.spec.reservations = Some(Reservations { expire_after: Some("10m".to_owned()) });
                 edit_pool(&mut new, &mut self.random);
                 edit_pool(&mut new, &mut self.random);
                 edit_pool(&mut new, &mut self.random);
@@ -149,7 +148,10 @@ impl Chaos {
 
     /// A person keeps an address for somebody, or no longer.
     fn reserve(&mut self) {
-        let address = *self.random.pick(&["10.0.0.17", "10.0.0.19", "10.0.0.20", "fd00::11"]);
+        let known = self.cluster.api.vips.values().map(|vip| vip.spec.address.clone());
+        let mut addresses: Vec<String> = known.collect();
+        addresses.extend(["10.0.0.17", "10.0.0.20", "fd00::11"].map(str::to_owned));
+        let address = self.random.pick(&addresses).clone();
         let (namespace, name) = *self.random.pick(&NAMES);
         let name = (!self.random.once_in(4)).then(|| name.to_owned());
         let seconds = *self.random.pick(&[None, None, Some(20), Some(600), Some(7200)]);
@@ -161,11 +163,8 @@ impl Chaos {
         match self.cluster.api.vips.get(&vip) {
             None => {
                 let says = format!("reserve {address}: {}", serde_json::json!(reservation));
-                let spec = VirtualIPSpec {
-                    address: address.into(),
-                    reservation: Some(reservation),
-                    ..VirtualIPSpec::default()
-                };
+                let spec =
+                    VirtualIPSpec { address, reservation: Some(reservation), ..VirtualIPSpec::default() };
                 self.cluster.api.put_vip(VirtualIP::new(&vip, spec));
                 self.was_done(says);
             }

@@ -100,9 +100,9 @@ impl Chaos {
         let spec = new.spec.as_mut().unwrap();
         spec.ports = Some(ports(random));
         spec.selector = Some([("app".to_owned(), (*random.pick(&["web", "web", "db"])).to_owned())].into());
-        match random.below(10) {
+        match random.below(20) {
             0 => spec.load_balancer_class = Some("example.com/other".into()),
-            1 => spec.load_balancer_class = Some("landfall.dev/lan".into()),
+            1 | 3 | 4 => spec.load_balancer_class = Some("landfall.dev/lan".into()),
             2 => {
                 let ip = format!("192.0.2.{}", usize::from(name.as_bytes()[0]) + namespace.len() * 10);
                 let entry = LoadBalancerIngress { ip: Some(ip), ..LoadBalancerIngress::default() };
@@ -133,6 +133,10 @@ impl Chaos {
         let mut service = (*known).clone();
         if service.metadata.deletion_timestamp.is_some() || invariants::is_anothers(&service) {
             return;
+        }
+        let spec = service.spec.as_mut().unwrap();
+        if spec.type_.as_deref() != Some("LoadBalancer") && self.random.once_in(2) {
+            spec.type_ = Some("LoadBalancer".to_owned());
         }
         change(self, &mut service);
         let service = as_strategy_has_it(service);
