@@ -179,8 +179,12 @@ impl Chaos {
     }
 
     fn time_passes(&mut self) {
-        let times = [1, 1, 50, 50, 400, 400, 1500, 1500, 6000, 6000, 40_000];
-        let time = if self.random.once_in(300) { 4_000_000 } else { *self.random.pick(&times) };
+        let times = [1, 1, 50, 50, 400, 400, 1500, 1500, 6000];
+        let time = match self.random.below(1000) {
+            0 => 4_000_000,
+            1..40 => 40_000,
+            _ => *self.random.pick(&times),
+        };
         self.cluster.pass(Duration::from_millis(time));
     }
 
@@ -198,7 +202,7 @@ impl Chaos {
         let Some(effect) = self.cluster.wanted(which, nth) else { return false };
         invariants::is_valid(effect);
         let kind = effect.name();
-        if may_crash && self.random.once_in(survivals(kind)) {
+        if may_crash && self.random.once_in(survivals(kind).0) {
             self.crash(which, format!("before {kind}"));
             return true;
         }
@@ -208,7 +212,7 @@ impl Chaos {
         let fate = if done { "" } else { " refused" };
         self.note(format!("{kind}{fate} {} by {which}", about(&effect)));
         self.after(before);
-        if may_crash && done && self.random.once_in(survivals(kind)) {
+        if may_crash && done && self.random.once_in(survivals(kind).1) {
             self.crash(which, format!("after {kind}"));
         }
         true
@@ -489,17 +493,19 @@ impl Chaos {
     }
 }
 
-/// Of how many times that an effect of this kind is done, one is the last act of its controller: the rarer
-/// the effect, the fewer, so that all are seen.
-fn survivals(kind: &str) -> usize {
+/// Of how many times that an effect of this kind is about to be sent, one is not, since its controller is
+/// killed; and of how many times that it is done, one is its last act. The rarer the effect, the fewer, so
+/// that all are seen.
+fn survivals(kind: &str) -> (usize, usize) {
     match kind {
-        "UnclaimVirtualIp" => 2,
-        "RemoveFinalizers" => 4,
-        "GetService" | "GetVirtualIp" | "SetVirtualIpStatus" => 7,
-        "AddFinalizers" | "CreateVirtualIp" | "DeleteVirtualIp" | "SetIngress" => 9,
-        "UpdateVirtualIp" => 14,
-        "SetConditions" => 30,
-        _ => 50,
+        "UnclaimVirtualIp" => (3, 1),
+        "RemoveFinalizers" => (4, 3),
+        "GetService" => (8, 8),
+        "GetVirtualIp" | "SetVirtualIpStatus" => (7, 4),
+        "AddFinalizers" | "CreateVirtualIp" | "DeleteVirtualIp" | "SetIngress" => (7, 5),
+        "UpdateVirtualIp" => (14, 10),
+        "SetConditions" => (30, 25),
+        _ => (35, 25),
     }
 }
 

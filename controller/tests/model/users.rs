@@ -30,7 +30,7 @@ impl Chaos {
         self.namespaces_end();
         let (namespace, name) = *self.random.pick(&NAMES);
         let key = format!("{namespace}/{name}");
-        match self.random.below(52) {
+        match self.random.below(58) {
             0..=5 => match self.cluster.api.services.contains_key(&key) {
                 false => self.create(namespace, name),
                 true => self.edit_request(&key),
@@ -73,8 +73,8 @@ impl Chaos {
                 self.become_quiet();
             }
             25 => self.edit_request(&key),
-            26..=29 => self.delete(&key),
-            30..=39 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
+            26..=30 => self.delete(&key),
+            31..=45 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
             _ => self.an_operator_acts(),
         }
     }
@@ -197,12 +197,13 @@ fn a_wish(which: usize, service: &Service, api: &Api) -> Option<(&'static str, S
         0..=3 => vip_that(&|vip| vip.spec.claims.iter().any(|claim| claim.sharing.is_some())),
         4..=6 => vip_that(&|vip| vip.spec.claims.is_empty() && vip.spec.reservation.is_some()),
         7..=9 => {
-            let name = service.metadata.name.as_ref();
+            let meta = &service.metadata;
+            let own = (meta.namespace.as_ref(), meta.name.as_ref());
             vip_that(&|vip| {
                 let last = vip.status.iter().flat_map(|status| &status.last_holders).next();
                 vip.spec.claims.is_empty()
                     && vip.spec.reservation.is_none()
-                    && last.is_some_and(|last| Some(&last.name) != name)
+                    && last.is_some_and(|last| (Some(&last.namespace), Some(&last.name)) != own)
             })
         }
         10 => pool_that(|pool| pool.spec.quota.is_some()),
@@ -232,6 +233,7 @@ fn a_wish(which: usize, service: &Service, api: &Api) -> Option<(&'static str, S
             .values()
             .find_map(|other| addresses(other).first().map(|taken| ip(&taken.to_string()))),
         23 => Some(ip("10.0.0.300")),
+        24 => Some((internal::AZURE, "true".to_owned())),
         _ => Some(ip("fd00::12")),
     }
 }
