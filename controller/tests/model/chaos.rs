@@ -498,10 +498,10 @@ impl Chaos {
 /// that all are seen.
 fn survivals(kind: &str) -> (usize, usize) {
     match kind {
-        "UnclaimVirtualIp" => (3, 1),
+        "UnclaimVirtualIp" => (2, 1),
         "RemoveFinalizers" => (4, 3),
         "GetService" => (8, 8),
-        "GetVirtualIp" | "SetVirtualIpStatus" => (7, 4),
+        "GetVirtualIp" | "SetVirtualIpStatus" => (6, 4),
         "AddFinalizers" | "CreateVirtualIp" | "DeleteVirtualIp" | "SetIngress" => (7, 5),
         "UpdateVirtualIp" => (14, 10),
         "SetConditions" => (30, 25),

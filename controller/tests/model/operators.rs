@@ -77,6 +77,7 @@ impl Chaos {
             None => {
                 let mut new = pool(name, RANGES[self.random.below(RANGES.len())]);
                 new.spec.reservations = Some(Reservations { expire_after: Some("10m".to_owned()) });
+                new.spec.release_delay = Some("5m".to_owned());
                 edit_pool(&mut new, &mut self.random);
                 edit_pool(&mut new, &mut self.random);
                 edit_pool(&mut new, &mut self.random);
@@ -174,14 +175,13 @@ impl Chaos {
                 self.cluster.api.put_vip(object);
                 self.was_done(format!("unreserve {address}"));
             }
-            Some(known) if self.random.once_in(2) => {
+            Some(known) => {
                 let says = format!("reserve-later {address}: {}", serde_json::json!(reservation));
                 let mut object = (**known).clone();
                 object.spec.reservation = Some(reservation);
                 self.cluster.api.put_vip(object);
                 self.was_done(says);
             }
-            Some(_) => {}
         }
     }
 
@@ -254,9 +254,10 @@ fn edit_pool(edited: &mut IPPool, random: &mut Random) {
         }
         17 => spec.external_targets = if random.once_in(2) { vec!["10.9.0.0/16".into()] } else { Vec::new() },
         _ => {
-            let (addresses, reservations) = (spec.addresses.clone(), spec.reservations.clone());
+            let kept = spec.clone();
             *spec = pool("plain", &[]).spec;
-            (spec.addresses, spec.reservations) = (addresses, reservations);
+            spec.addresses = kept.addresses;
+            (spec.reservations, spec.release_delay) = (kept.reservations, kept.release_delay);
         }
     }
 }

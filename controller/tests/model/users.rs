@@ -172,7 +172,7 @@ impl Chaos {
     fn wish_in_vain(&mut self, service: &mut Service) {
         clear_wishes(service);
         for _ in 0..8 {
-            let which = self.random.below(26);
+            let which = self.random.below(28);
             let Some((name, value)) = a_wish(which, service, &self.cluster.api) else { continue };
             if which < 4 {
                 annotate(service, annotations::SHARING_KEY, Some(one_of(&mut self.random, &["k", "k", "l"])));
@@ -218,7 +218,7 @@ fn a_wish(which: usize, service: &Service, api: &Api) -> Option<(&'static str, S
             let range = cidrs.chain(pods).flatten().next()?;
             range.split('/').next().map(ip)
         }
-        20 | 21 => {
+        20 | 21 | 26 => {
             let is_in_pool = |address: &&str| {
                 let address = address.parse().unwrap();
                 api.pools.values().any(|pool| pool.spec.grantable().0.contains(address))
