@@ -373,7 +373,9 @@ impl Mind {
     fn mark_all(&mut self) {
         self.was_acting = true;
         self.mark_services();
-        for address in self.unclaimed.keys().copied().collect::<Vec<_>>() {
+        let are_kept = self.vips.store.iter().filter(|(_, vip)| vip.spec.reservation.is_some());
+        let are_kept = are_kept.map(|(address, _)| *address);
+        for address in self.unclaimed.keys().copied().chain(are_kept).collect::<BTreeSet<_>>() {
             self.mark(Subject::VirtualIp(address));
         }
         self.mark_pools();

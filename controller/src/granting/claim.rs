@@ -12,7 +12,7 @@ use landfall_crds::{
 
 use super::ServiceKey;
 use super::internal::asks_for_internal;
-use super::request::Request;
+use super::request::{Request, sharing_key};
 use super::sharing::sharing_of;
 use super::source_ranges::has_source_ranges;
 use crate::conditions::whole_seconds;
@@ -57,7 +57,10 @@ impl Claiming<'_> {
             since,
             sharing: match self.request {
                 Some(request) => sharing_of(service, request.sharing_key.as_deref()),
-                None => known.and_then(|known| known.sharing.clone()),
+                None => match known {
+                    Some(known) => known.sharing.clone(),
+                    None => sharing_of(service, sharing_key(service).ok().flatten().as_deref()),
+                },
             },
             terms: self.terms(known),
         }

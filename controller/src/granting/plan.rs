@@ -250,6 +250,8 @@ impl Asking<'_> {
             Some(best) if !best.claimed => (Slot::Take(take(best.address)), None),
             Some(best) if best.fits => (Slot::Held(best.address), None),
             Some(best) => match self.choose(request, Some(best.address)) {
+                // The pool that it lies in now would give the same again.
+                Ok(to) if to.address == best.address => (Slot::Held(best.address), None),
                 Ok(to) => (Slot::Switch { from: best.address, to }, None),
                 Err(wait) if best.forbidden => (Slot::Empty, Some(wait)),
                 Err(wait) => (Slot::Held(best.address), Some(wait)),

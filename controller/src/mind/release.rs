@@ -20,7 +20,9 @@ use crate::granting::claim::without_claim;
 use crate::granting::reservation::{after_claim, live, rests_until};
 use crate::granting::verdict::{self, Verdict, has_finalizer, has_our_finalizer};
 use crate::status::{OURS, conditions_of};
-use crate::world::virtual_ips::{claim_of, has_finalizer as is_held_back, is_deleting};
+use crate::world::virtual_ips::{
+    claim_of, concerns, has_finalizer as is_held_back, is_deleting, sharing_keys,
+};
 
 /// So many past holders are remembered.
 const HISTORY: usize = 10;
@@ -186,10 +188,28 @@ impl Mind {
         self.want(Effect::UpdateVirtualIp { virtual_ip, spec }, Vec::new(), out);
     }
 
+    /// The reservation of a VirtualIP that is claimed ends by its time: then those on it, and those who wait
+    /// to join them, are looked at.
+    fn look_at_reservation(&mut self, now: Now, address: IpAddr, vip: &VirtualIP) {
+        let reservation = vip.spec.reservation.as_ref();
+        let Some(expires) = reservation.and_then(|reservation| reservation.expires.as_ref()) else { return };
+        if expires.0 > now.wall {
+            return self.pending.wake(&Subject::VirtualIp(address), at_wall(now, expires.0));
+        }
+        for key in self.waiting.for_address(address).into_iter().chain(concerns(vip)) {
+            self.mark(Subject::Service(key));
+        }
+        for sharing_key in sharing_keys(vip) {
+            self.wake_sharers(&sharing_key);
+        }
+    }
+
     /// The next step of a VirtualIP that nobody claims.
     pub(super) fn look_at_virtual_ip(&mut self, now: Now, address: IpAddr, out: &mut Vec<Effect>) {
         let Some(vip) = self.vips.get(address).map(Arc::clone) else { return };
-        let Some(unclaimed) = self.unclaimed.get(&address).copied() else { return };
+        let Some(unclaimed) = self.unclaimed.get(&address).copied() else {
+            return self.look_at_reservation(now, address, &vip);
+        };
         let subject = Subject::VirtualIp(address);
         let reservation = live(&vip, now.wall, &self.namespaces);
         let stays = reservation.is_some() && !is_deleting(&vip);

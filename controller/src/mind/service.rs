@@ -158,7 +158,9 @@ impl Mind {
         asked: Asked<'_>,
     ) -> VirtualIPSpec {
         let Asked { service, key, request, settled } = asked;
-        let name = current
+        // What nobody holds is granted anew, from the pool that it lies in now.
+        let held = current.filter(|spec| !spec.claims.is_empty());
+        let name = held
             .and_then(|spec| spec.pool.as_deref())
             .or(pool)
             .or_else(|| self.book.pool_of(address))

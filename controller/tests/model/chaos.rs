@@ -19,7 +19,7 @@ use crate::cluster::{Cluster, Way, is_asked};
 use crate::coverage::Coverage;
 use crate::invariants;
 use crate::ledger::{Ledger, holder};
-use crate::objects::{pool, speaker};
+use crate::objects::speaker;
 use crate::random::Random;
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
@@ -58,7 +58,6 @@ impl Chaos {
         for (number, node) in NODES.iter().enumerate() {
             cluster.api.put_speaker(speaker(node, number as u8 + 1));
         }
-        cluster.api.put_pool(pool("red", &["10.0.0.16/30", "fd00::10-fd00::12"]));
         let mut chaos = Self {
             cluster,
             random: Random(seed),
@@ -69,6 +68,7 @@ impl Chaos {
             log: Vec::new(),
             coverage: Coverage::default(),
         };
+        chaos.create_pools();
         chaos.ledger.is_quiet(&chaos.cluster.api, &BTreeSet::new());
         chaos
     }
@@ -77,10 +77,10 @@ impl Chaos {
     pub fn round(&mut self, steps: usize) {
         self.speakers_live = !self.random.once_in(4);
         for _ in 0..steps {
-            match self.random.below(10) {
-                0 => self.a_user_acts(),
-                1 => self.something_breaks(),
-                2 => self.a_speaker_acts(),
+            match self.random.below(20) {
+                0..=3 => self.a_user_acts(),
+                4 => self.something_breaks(),
+                5 => self.a_speaker_acts(),
                 _ => self.things_move_on(),
             }
         }
@@ -145,29 +145,47 @@ impl Chaos {
         self.random.below(self.cluster.controllers.len())
     }
 
+    /// The network, the API server and the clock do something; what cannot happen now gives way to what can.
     fn things_move_on(&mut self) {
         let which = self.which();
-        let done = match self.random.below(8) {
-            0 | 1 => self.see_something(which),
-            2 => {
+        let first = self.random.below(8);
+        for way in first..first + 8 {
+            let most = 1 + self.random.below(4);
+            let done = match way % 8 {
+                0 => u64::from(self.see_something(which)),
                 // Watches mostly keep up.
-                let mut saw = false;
-                for kind in 0..KINDS {
-                    saw |= self.cluster.deliver(which, kind);
+                1 | 2 => (0..KINDS).map(|kind| self.see_all(which, kind)).sum(),
+                3 | 4 => (0..most).map(|_| u64::from(self.cluster.answer(which))).sum(),
+                5 if self.random.once_in(4) => u64::from(self.something_comes_late()),
+                5 | 6 => (0..most).map(|_| u64::from(self.write(which, Way::Fine, true))).sum(),
+                _ => {
+                    self.time_passes();
+                    1
                 }
-                saw
+            };
+            if done > 0 {
+                self.coverage.operations += done;
+                return;
             }
-            3 | 4 => self.cluster.answer(which),
-            5 if self.random.once_in(4) => self.something_comes_late(),
-            5 | 6 => self.write(which, Way::Fine, true),
-            _ => {
-                let times = [1, 1, 50, 50, 400, 400, 1500, 1500, 6000, 6000, 40_000];
-                let time = if self.random.once_in(200) { 4_000_000 } else { *self.random.pick(&times) };
-                self.cluster.pass(Duration::from_millis(time));
-                true
-            }
+        }
+    }
+
+    fn see_all(&mut self, which: usize, kind: usize) -> u64 {
+        let mut seen = 0;
+        while self.cluster.deliver(which, kind) {
+            seen += 1;
+        }
+        seen
+    }
+
+    fn time_passes(&mut self) {
+        let times = [1, 1, 50, 50, 400, 400, 1500, 1500, 6000];
+        let time = match self.random.below(1000) {
+            0 => 4_000_000,
+            1..40 => 40_000,
+            _ => *self.random.pick(&times),
         };
-        self.coverage.operations += u64::from(done);
+        self.cluster.pass(Duration::from_millis(time));
     }
 
     /// One watch brings one change.
@@ -184,12 +202,17 @@ impl Chaos {
         let Some(effect) = self.cluster.wanted(which, nth) else { return false };
         invariants::is_valid(effect);
         let kind = effect.name();
+        if may_crash && self.random.once_in(survivals(kind).0) {
+            self.crash(which, format!("before {kind}"));
+            return true;
+        }
+        let Some(effect) = self.cluster.wanted(which, nth) else { return false };
         let before = self.before(effect);
         let Some((effect, done)) = self.cluster.write(which, nth, way) else { return false };
         let fate = if done { "" } else { " refused" };
         self.note(format!("{kind}{fate} {} by {which}", about(&effect)));
         self.after(before);
-        if may_crash && done && self.random.once_in(survivals(kind)) {
+        if may_crash && done && self.random.once_in(survivals(kind).1) {
             self.crash(which, format!("after {kind}"));
         }
         true
@@ -285,36 +308,32 @@ impl Chaos {
 
     fn something_breaks(&mut self) {
         let which = self.which();
-        let done = match self.random.below(8) {
-            0 => {
-                let point = match self.cluster.wanted(which, 0).map(Effect::name) {
-                    Some(next) if self.random.once_in(survivals(next)) => format!("before {next}"),
-                    None if !self.cluster.awaits_answer(which) => "between effects".to_owned(),
-                    _ => return,
-                };
-                self.crash(which, point);
+        let done = match self.random.below(16) {
+            0 if self.cluster.wanted(which, 0).is_none() && !self.cluster.awaits_answer(which) => {
+                self.crash(which, "between effects".to_owned());
                 true
             }
-            1 | 2 => self.write(which, Way::LostBefore, true),
-            3 | 4 => self.write(which, Way::LostAfter, true),
-            5 => {
+            1..=3 => self.write(which, Way::LostBefore, true),
+            4..=6 => self.write(which, Way::LostAfter, true),
+            7 | 8 => {
                 let kind = self.random.below(KINDS);
                 self.cluster.relist(which, kind);
                 self.note(format!("relist {kind} by {which}"));
                 true
             }
-            6 => {
+            9 => {
                 self.let_stray(which);
                 let now = self.cluster.now();
                 self.cluster.controllers[which].tell(now, Event::Leading(false));
                 self.note(format!("paused {which}"));
                 true
             }
-            _ => {
+            10.. => {
                 let now = self.cluster.now();
                 self.cluster.controllers[which].tell(now, Event::Leading(true));
-                true
+                false
             }
+            _ => false,
         };
         self.coverage.operations += u64::from(done);
     }
@@ -474,14 +493,19 @@ impl Chaos {
     }
 }
 
-/// Of how many times that an effect of this kind is done, one is the last act of its controller: the rarer
-/// the effect, the fewer, so that all are seen.
-fn survivals(kind: &str) -> usize {
+/// Of how many times that an effect of this kind is about to be sent, one is not, since its controller is
+/// killed; and of how many times that it is done, one is its last act. The rarer the effect, the fewer, so
+/// that all are seen.
+fn survivals(kind: &str) -> (usize, usize) {
     match kind {
-        "UnclaimVirtualIp" => 2,
-        "RemoveFinalizers" | "DeleteVirtualIp" | "SetVirtualIpStatus" => 8,
-        "CreateVirtualIp" | "AddFinalizers" | "GetVirtualIp" | "GetService" => 12,
-        _ => 30,
+        "UnclaimVirtualIp" => (2, 1),
+        "RemoveFinalizers" => (4, 3),
+        "GetService" => (8, 8),
+        "GetVirtualIp" | "SetVirtualIpStatus" => (6, 4),
+        "AddFinalizers" | "CreateVirtualIp" | "DeleteVirtualIp" | "SetIngress" => (7, 5),
+        "UpdateVirtualIp" => (14, 10),
+        "SetConditions" => (30, 25),
+        _ => (35, 25),
     }
 }
 

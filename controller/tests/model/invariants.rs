@@ -27,7 +27,7 @@ pub fn i4_unique(api: &Api, ledger: &Ledger, name: &str, was: &[IpAddr]) {
         for (other, _) in
             api.services.iter().filter(|(other, known)| *other != name && addresses(known).contains(&address))
         {
-            if let Err(why) = are_rightly_beside(api, ledger, address, name, other) {
+            if let Err(why) = are_rightly_beside(ledger, address, name, other) {
                 panic!("i4_unique: {address} is shown by {other} and now by {name}: {why}");
             }
         }
@@ -47,17 +47,24 @@ fn ports_of<'a>(
     mine.map(|port| (port.protocol, port.port))
 }
 
-/// Whether two Services may be on one address, by what the VirtualIP records of them.
-fn are_rightly_beside(
-    api: &Api,
-    ledger: &Ledger,
-    address: IpAddr,
-    one: &str,
-    other: &str,
-) -> Result<(), String> {
-    let known = api.vips.get(&virtual_ip_name(address)).map(|vip| &vip.spec);
-    // While a VirtualIP is away after a deletion by mistake, what it said last counts.
-    let Some(spec) = known.or_else(|| ledger.spec(address)) else { return Err("no VirtualIP".into()) };
+/// Whether two Services may be on one address, by what its VirtualIP records of them, or recorded before it
+/// vanished or one of them began to leave.
+fn are_rightly_beside(ledger: &Ledger, address: IpAddr, one: &str, other: &str) -> Result<(), String> {
+    let mut verdict = Err("no VirtualIP".to_owned());
+    for spec in ledger.specs(address).rev() {
+        let of_this = fit(ledger, address, spec, one, other);
+        if of_this.is_ok() {
+            return of_this;
+        }
+        if verdict == Err("no VirtualIP".to_owned()) {
+            verdict = of_this;
+        }
+    }
+    verdict
+}
+
+/// Whether two Services may be on one address, by their claims.
+fn fit(ledger: &Ledger, address: IpAddr, spec: &VirtualIPSpec, one: &str, other: &str) -> Result<(), String> {
     let (Some(mine), Some(theirs)) = (claim_of(spec, one), claim_of(spec, other)) else {
         return Err(format!("not both claim it: {:?}", spec.claims));
     };
@@ -210,7 +217,13 @@ pub fn quota(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>
             && Family::of(other) == Family::of(address)
             && claim_of(&vip.spec, &holder(claim)).is_some()
     };
-    let count = api.vips.values().filter(|vip| uses(vip) && !goes(vip)).count();
+    // An address that lies in the pool is counted there from when its Service asks for the pool by name,
+    // without being granted.
+    let is_named = |vip: &VirtualIP| {
+        let mut specs = ledger.specs(vip.address().unwrap()).filter(|spec| !spec.claims.is_empty());
+        specs.all(|spec| spec.pool.as_deref() == Some(pool))
+    };
+    let count = api.vips.values().filter(|vip| uses(vip) && !goes(vip) && is_named(vip)).count();
     let states = ledger.pools().filter(|(name, _)| *name == pool);
     let most = states.map(|(_, pool)| {
         pool.spec
@@ -295,15 +308,15 @@ fn pool_of(api: &Api, address: IpAddr) -> Option<&IPPool> {
     holding.min_by_key(|pool| (age(pool), pool.metadata.name.clone())).map(|pool| &**pool)
 }
 
-/// Until when each VirtualIP that nobody claims is to stay: its reservation ends, or it has rested.
+/// When something ends by itself: a reservation, or the rest of an address that nobody claims.
 pub fn dates(api: &Api) -> Vec<i64> {
-    let unclaimed = api.vips.values().filter(|vip| vip.spec.claims.is_empty());
-    unclaimed.filter_map(|vip| date(api, vip)).collect()
+    api.vips.values().filter_map(|vip| date(api, vip)).collect()
 }
 
 fn date(api: &Api, vip: &VirtualIP) -> Option<i64> {
     match vip.spec.reservation.as_ref().filter(|kept| is_live(api, kept)) {
         Some(kept) => kept.expires.as_ref().map(|expires| expires.0.as_second()),
+        None if !vip.spec.claims.is_empty() => None,
         None => rests_until(vip, pool_of(api, vip.address()?)?).filter(|until| *until > api.now),
     }
 }
@@ -434,6 +447,7 @@ fn every_service_has_what_its_condition_says(api: &Api) {
 
 /// What is recorded of Services on one address is true, and they can be there beside each other.
 fn every_claim_says_what_its_service_is_like(api: &Api, ledger: &Ledger) {
+    let waiting = waiting(api);
     for vip in api.vips.values() {
         let address = vip.address().unwrap();
         for claim in &vip.spec.claims {
@@ -449,17 +463,16 @@ fn every_claim_says_what_its_service_is_like(api: &Api, ledger: &Ledger) {
             if let Ok(request) = read(service) {
                 let recorded = claim.sharing.as_ref().map(|sharing| sharing.key.clone());
                 assert_eq!(request.sharing_key, recorded, "the sharing key of {name} on {address}");
-                assert_eq!(
-                    Some(request.internal),
-                    claim.terms.as_ref().map(|terms| terms.internal),
-                    "{name}"
-                );
+                // What it was given for stays on record while another one is sought in its place.
+                let terms = claim.terms.as_ref().map(|terms| terms.internal);
+                let is_content = !waiting.contains(&name);
+                assert!(!is_content || terms == Some(request.internal), "the terms of {name} on {address}");
             }
         }
         let names: Vec<String> = vip.spec.claims.iter().map(holder).collect();
         for (at, one) in names.iter().enumerate() {
             for other in &names[..at] {
-                if let Err(why) = are_rightly_beside(api, ledger, address, one, other) {
+                if let Err(why) = fit(ledger, address, &vip.spec, one, other) {
                     panic!("i4_unique: {one} and {other} are both on {address}: {why}");
                 }
             }
@@ -467,7 +480,7 @@ fn every_claim_says_what_its_service_is_like(api: &Api, ledger: &Ledger) {
     }
 }
 
-/// `internal`: Services that ask for an internal load balancer, and what they show. A pool that may not
+/// `internal`: Services that ask for an internal load balancer, or cannot be understood, and what they show. A pool that may not
 /// give it to them must have been edited since, or have been named by the Service; `before` had it at the
 /// last quiet, and were internal then. What a Service was like when it was given an address is noted on the
 /// VirtualIP alone, and so goes with it.
@@ -497,9 +510,7 @@ pub fn internal_ones(
                     || ledger.was_away(address),
                 "internal: {name} asks for an internal load balancer and shows {address} of pool {from}"
             );
-            if is_given || asks.is_ok() {
-                all.insert(known);
-            }
+            all.insert(known);
         }
     }
     all
@@ -522,7 +533,7 @@ fn history(api: &Api, ledger: &Ledger) {
                 "history: {} ({}) let go of {address} of pool {:?}, and nothing tells",
                 gone.service,
                 gone.uid,
-                ledger.spec(address).and_then(|spec| spec.pool.clone())
+                ledger.specs(address).last().and_then(|spec| spec.pool.clone())
             );
         }
     }

@@ -42,8 +42,8 @@ pub struct Ledger {
     beside: BTreeSet<(String, IpAddr)>,
     /// Who showed or claimed which address, in these states.
     had: BTreeSet<(String, IpAddr)>,
-    /// The last uid and spec of every VirtualIP that is there or has vanished.
-    specs: BTreeMap<IpAddr, (Option<String>, VirtualIPSpec)>,
+    /// The uid and spec of every VirtualIP that is there or has vanished, latest last, in these states.
+    specs: BTreeMap<IpAddr, Vec<Arc<VirtualIP>>>,
     /// Who let go of an address, latest last.
     released: BTreeMap<IpAddr, Vec<Released>>,
 }
@@ -89,6 +89,9 @@ impl Ledger {
         self.quiet_at = self.read_to;
         self.lasting = api.pools.keys().cloned().collect();
         self.vanished.clear();
+        for states in self.specs.values_mut() {
+            states.drain(..states.len() - 1);
+        }
         self.beside.clear();
         let one = |(name, object): (&String, &Arc<IPPool>)| (name.clone(), vec![Arc::clone(object)]);
         self.pools = api.pools.iter().map(one).collect();
@@ -161,13 +164,17 @@ impl Ledger {
         }
     }
 
-    fn see(&mut self, vip: &VirtualIP) {
+    fn see(&mut self, vip: &Arc<VirtualIP>) {
         let address = vip.address().unwrap();
-        let uid = vip.metadata.uid.clone();
-        let was = self.specs.insert(address, (uid.clone(), vip.spec.clone()));
+        let uid = &vip.metadata.uid;
+        let states = self.specs.entry(address).or_default();
+        let was = states.last().cloned();
+        if was.as_ref().is_none_or(|was| was.spec != vip.spec || was.metadata.uid != *uid) {
+            states.push(Arc::clone(vip));
+        }
         self.had.extend(vip.spec.claims.iter().map(|claim| (holder(claim), address)));
         // What has vanished was not let go.
-        for claim in was.iter().filter(|(known, _)| *known == uid).flat_map(|(_, was)| &was.claims) {
+        for claim in was.iter().filter(|was| was.metadata.uid == *uid).flat_map(|was| &was.spec.claims) {
             if !vip.spec.claims.iter().any(|left| holder(left) == holder(claim)) {
                 let released = Released { service: holder(claim), uid: claim.uid.clone() };
                 self.released.entry(address).or_default().push(released);
@@ -200,9 +207,9 @@ impl Ledger {
         self.vanished.contains(&address) && self.beside.contains(&(service.to_owned(), address))
     }
 
-    /// The last spec of an address's VirtualIP, even if that has vanished.
-    pub fn spec(&self, address: IpAddr) -> Option<&VirtualIPSpec> {
-        self.specs.get(&address).map(|(_, spec)| spec)
+    /// What an address's VirtualIP has said since the last quiet, latest last, even if it has vanished.
+    pub fn specs(&self, address: IpAddr) -> impl DoubleEndedIterator<Item = &VirtualIPSpec> {
+        self.specs.get(&address).into_iter().flatten().map(|vip| &vip.spec)
     }
 
     /// Who let go of each address, latest last.

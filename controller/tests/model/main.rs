@@ -26,7 +26,7 @@ use coverage::Coverage;
 const SEEDS: u64 = 1400;
 /// Each of these is four times some disorder, and quiet after it.
 const ROUNDS: usize = 4;
-const STEPS: usize = 250;
+const STEPS: usize = 400;
 /// So many operations they are together, at least.
 const OPERATIONS: u64 = 1_000_000;
 /// So often each refusal is given and each crash point is hit, at least.

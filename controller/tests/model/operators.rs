@@ -24,11 +24,11 @@ const RANGES: [&[&str]; 6] = [
 
 impl Chaos {
     pub fn an_operator_acts(&mut self) {
-        match self.random.below(20) {
-            0..=7 => self.edit_pools(),
-            8 => self.edit_namespaces(),
-            9 => self.edit_nodes(),
-            10..=12 => {
+        match self.random.below(24) {
+            0..=11 => self.edit_pools(),
+            12 | 13 => self.edit_namespaces(),
+            14 | 15 => self.edit_nodes(),
+            16 => {
                 let names: Vec<String> = self.cluster.api.vips.keys().cloned().collect();
                 if !names.is_empty() {
                     let vip = self.random.pick(&names).clone();
@@ -36,14 +36,29 @@ impl Chaos {
                     self.was_done(format!("delete-vip {vip}"));
                 }
             }
-            13 => {
+            17 if self.random.once_in(4) => {
                 for vip in self.cluster.api.vips.keys().cloned().collect::<Vec<_>>() {
                     self.cluster.api.delete_vip(&vip);
                 }
                 self.was_done("delete-all-vips");
             }
-            14..=18 => self.reserve(),
-            _ => self.lose_all_vips_when_quiet(),
+            17..=21 => self.reserve(),
+            22 if self.random.once_in(6) => self.lose_all_vips_when_quiet(),
+            _ => self.edit_pools(),
+        }
+    }
+
+    /// There are some pools from the start, most of which keep and hold back addresses.
+    pub fn create_pools(&mut self) {
+        for name in ["red", "blue"] {
+            let mut new = pool(name, RANGES[if name == "red" { 0 } else { self.random.below(RANGES.len()) }]);
+            let after = (*self.random.pick(&["40s", "40s", "10m"])).to_owned();
+            new.spec.reservations = Some(Reservations { expire_after: Some(after) });
+            new.spec.release_delay = Some((*self.random.pick(&["40s", "5m", "5m"])).to_owned());
+            if self.random.once_in(2) {
+                new.spec.sharing = Some(Sharing { namespaces: vec!["shop".into(), "office".into()] });
+            }
+            self.cluster.api.put_pool(new);
         }
     }
 
@@ -61,6 +76,10 @@ impl Chaos {
             }
             None => {
                 let mut new = pool(name, RANGES[self.random.below(RANGES.len())]);
+                new.spec.reservations = Some(Reservations { expire_after: Some("10m".to_owned()) });
+                new.spec.release_delay = Some("5m".to_owned());
+                edit_pool(&mut new, &mut self.random);
+                edit_pool(&mut new, &mut self.random);
                 edit_pool(&mut new, &mut self.random);
                 new
             }
@@ -112,12 +131,12 @@ impl Chaos {
     fn edit_nodes(&mut self) {
         let (pods, own): (&[&str], &[&str]) =
             *self.random.pick(&[(&["10.0.0.20/31"][..], &[][..]), (&[], &["10.0.0.18"]), (&[], &[])]);
-        match self.random.below(4) {
+        match self.random.below(6) {
             0 | 1 => {
                 self.cluster.api.put_node(node("n1", pods, own));
                 self.was_done(format!("edit-node n1 {pods:?} {own:?}"));
             }
-            2 => {
+            2..=4 => {
                 self.cluster.api.put_service_cidr(service_cidr("more", &["10.0.0.24/31"]));
                 self.was_done("add-service-cidr");
             }
@@ -130,7 +149,10 @@ impl Chaos {
 
     /// A person keeps an address for somebody, or no longer.
     fn reserve(&mut self) {
-        let address = *self.random.pick(&["10.0.0.17", "10.0.0.19", "10.0.0.20", "fd00::11"]);
+        let known = self.cluster.api.vips.values().map(|vip| vip.spec.address.clone());
+        let mut addresses: Vec<String> = known.collect();
+        addresses.extend(["10.0.0.17", "10.0.0.20", "fd00::11"].map(str::to_owned));
+        let address = self.random.pick(&addresses).clone();
         let (namespace, name) = *self.random.pick(&NAMES);
         let name = (!self.random.once_in(4)).then(|| name.to_owned());
         let seconds = *self.random.pick(&[None, None, Some(20), Some(600), Some(7200)]);
@@ -142,11 +164,8 @@ impl Chaos {
         match self.cluster.api.vips.get(&vip) {
             None => {
                 let says = format!("reserve {address}: {}", serde_json::json!(reservation));
-                let spec = VirtualIPSpec {
-                    address: address.into(),
-                    reservation: Some(reservation),
-                    ..VirtualIPSpec::default()
-                };
+                let spec =
+                    VirtualIPSpec { address, reservation: Some(reservation), ..VirtualIPSpec::default() };
                 self.cluster.api.put_vip(VirtualIP::new(&vip, spec));
                 self.was_done(says);
             }
@@ -156,22 +175,18 @@ impl Chaos {
                 self.cluster.api.put_vip(object);
                 self.was_done(format!("unreserve {address}"));
             }
-            Some(known) if self.random.once_in(2) => {
+            Some(known) => {
                 let says = format!("reserve-later {address}: {}", serde_json::json!(reservation));
                 let mut object = (**known).clone();
                 object.spec.reservation = Some(reservation);
                 self.cluster.api.put_vip(object);
                 self.was_done(says);
             }
-            Some(_) => {}
         }
     }
 
     /// As when the CRDs are deleted: no finalizer holds. Everybody knows who had what by then.
     fn lose_all_vips_when_quiet(&mut self) {
-        if !self.random.once_in(3) {
-            return;
-        }
         self.become_quiet();
         for name in self.cluster.api.vips.keys().cloned().collect::<Vec<_>>() {
             let mut vip = (*self.cluster.api.vips[&name]).clone();
@@ -191,13 +206,13 @@ impl Chaos {
 }
 
 /// Changes one field, or the ranges, or takes all rules away.
-fn edit_pool(pool: &mut IPPool, random: &mut Random) {
+fn edit_pool(edited: &mut IPPool, random: &mut Random) {
     let selector = |name: &str, value: &str| LabelSelector {
         match_labels: Some([(name.to_owned(), value.to_owned())].into()),
         ..LabelSelector::default()
     };
     let often = |text: &str| Some(text.to_owned());
-    let spec = &mut pool.spec;
+    let spec = &mut edited.spec;
     match random.below(20) {
         0..=2 => {
             spec.addresses = RANGES[random.below(RANGES.len())].iter().map(ToString::to_string).collect()
@@ -216,14 +231,15 @@ fn edit_pool(pool: &mut IPPool, random: &mut Random) {
             let tiers = [Some("front"), Some("back"), None, None];
             spec.service_selector = random.pick(&tiers).map(|tier| selector("tier", tier));
         }
-        8 | 9 => {
-            let most = *random.pick(&[None, None, Some(0), Some(1), Some(2)]);
+        8 | 9 | 18 => {
+            let most = *random.pick(&[None, Some(0), Some(1), Some(2)]);
             spec.quota = most.map(|most| Quota { per_namespace: Some(most) });
         }
         10 => spec.scope = *random.pick(&[Scope::Any, Scope::Any, Scope::Internal, Scope::External]),
         11 => spec.require_source_ranges = random.once_in(2),
         12 | 13 => {
-            spec.release_delay = random.pick(&[None, often("20s"), often("5m"), often("2h")]).clone();
+            spec.release_delay =
+                random.pick(&[None, often("20s"), often("5m"), often("5m"), often("2h")]).clone();
         }
         14 | 15 => {
             let after = [None, Some(None), Some(often("40s")), Some(often("10m"))];
@@ -238,9 +254,10 @@ fn edit_pool(pool: &mut IPPool, random: &mut Random) {
         }
         17 => spec.external_targets = if random.once_in(2) { vec!["10.9.0.0/16".into()] } else { Vec::new() },
         _ => {
-            let addresses = spec.addresses.clone();
-            *spec = crate::objects::pool("plain", &[]).spec;
-            spec.addresses = addresses;
+            let kept = spec.clone();
+            *spec = pool("plain", &[]).spec;
+            spec.addresses = kept.addresses;
+            (spec.reservations, spec.release_delay) = (kept.reservations, kept.release_delay);
         }
     }
 }

@@ -5,9 +5,9 @@ use k8s_openapi::api::core::v1::{
 };
 use landfall_controller::granting::verdict::addresses;
 use landfall_crds::names::annotations::{self, foreign, internal};
-use landfall_crds::{IPPool, Scope};
+use landfall_crds::{IPPool, Scope, VirtualIP};
 
-use crate::api::as_strategy_has_it;
+use crate::api::{Api, as_strategy_has_it};
 use crate::chaos::Chaos;
 use crate::invariants;
 use crate::objects::service_in;
@@ -30,13 +30,13 @@ impl Chaos {
         self.namespaces_end();
         let (namespace, name) = *self.random.pick(&NAMES);
         let key = format!("{namespace}/{name}");
-        match self.random.below(44) {
+        match self.random.below(58) {
             0..=5 => match self.cluster.api.services.contains_key(&key) {
                 false => self.create(namespace, name),
                 true => self.edit_request(&key),
             },
             6 | 7 => self.edit_request(&key),
-            8 | 9 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
+            8 | 9 | 24 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
             10 => self.delete(&key),
             11 => self.edit(&key, "flip-type", |_, service| {
                 let spec = service.spec.as_mut().unwrap();
@@ -64,7 +64,7 @@ impl Chaos {
                 service.spec.as_mut().unwrap().external_ips = Some(ips).filter(|ips| !ips.is_empty());
             }),
             23 => self.restore(&key),
-            24 if self.random.once_in(3) => {
+            25 if self.random.once_in(3) => {
                 // By hand, and not on the way out: there it would end the Service at once. Together
                 // with a VirtualIP that goes at the same moment, nothing would be left to tell that
                 // the address is ours.
@@ -72,7 +72,9 @@ impl Chaos {
                 self.edit(&key, "strip-finalizers", |_, service| service.metadata.finalizers = None);
                 self.become_quiet();
             }
-            24 => self.edit_request(&key),
+            25 => self.edit_request(&key),
+            26..=30 => self.delete(&key),
+            31..=45 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
             _ => self.an_operator_acts(),
         }
     }
@@ -85,9 +87,9 @@ impl Chaos {
         let random = &mut self.random;
         for (times, change) in [
             (3, families as fn(&mut Service, &mut Random)),
-            (3, share),
-            (5, policy),
-            (6, make_internal),
+            (2, share),
+            (6, policy),
+            (8, make_internal),
             (4, ranges),
             (2, label),
         ] {
@@ -98,9 +100,9 @@ impl Chaos {
         let spec = new.spec.as_mut().unwrap();
         spec.ports = Some(ports(random));
         spec.selector = Some([("app".to_owned(), (*random.pick(&["web", "web", "db"])).to_owned())].into());
-        match random.below(10) {
+        match random.below(20) {
             0 => spec.load_balancer_class = Some("example.com/other".into()),
-            1 => spec.load_balancer_class = Some("landfall.dev/lan".into()),
+            1 | 3 | 4 => spec.load_balancer_class = Some("landfall.dev/lan".into()),
             2 => {
                 let ip = format!("192.0.2.{}", usize::from(name.as_bytes()[0]) + namespace.len() * 10);
                 let entry = LoadBalancerIngress { ip: Some(ip), ..LoadBalancerIngress::default() };
@@ -110,7 +112,7 @@ impl Chaos {
             }
             _ => {}
         }
-        if random.once_in(4) {
+        if !random.once_in(4) {
             annotate(&mut new, annotations::RESERVE, Some("true"));
         }
         ask(&mut new, random);
@@ -131,6 +133,10 @@ impl Chaos {
         let mut service = (*known).clone();
         if service.metadata.deletion_timestamp.is_some() || invariants::is_anothers(&service) {
             return;
+        }
+        let spec = service.spec.as_mut().unwrap();
+        if spec.type_.as_deref() != Some("LoadBalancer") && self.random.once_in(2) {
+            spec.type_ = Some("LoadBalancer".to_owned());
         }
         change(self, &mut service);
         let service = as_strategy_has_it(service);
@@ -165,46 +171,70 @@ impl Chaos {
     /// are given too.
     fn wish_in_vain(&mut self, service: &mut Service) {
         clear_wishes(service);
-        let api = &self.cluster.api;
-        let pool_that = |rule: fn(&IPPool) -> bool| {
-            let found = api.pools.iter().find(|(_, pool)| rule(pool)).map(|(name, _)| name.clone());
-            found.map(|name| (annotations::POOL, name))
-        };
-        let unclaimed_that_is = |reserved: bool| {
-            let mut unclaimed = api.vips.values().filter(|vip| vip.spec.claims.is_empty());
-            let found = unclaimed.find(|vip| vip.spec.reservation.is_some() == reserved);
-            found.map(|vip| (annotations::IPS, vip.spec.address.clone()))
-        };
-        let wish = match self.random.below(12) {
-            0 => unclaimed_that_is(true),
-            1 | 2 => unclaimed_that_is(false),
-            3 => pool_that(|pool| pool.spec.quota.is_some()),
-            4 => pool_that(|pool| pool.spec.namespace_selector.is_some()),
-            5 => pool_that(|pool| pool.spec.service_selector.is_some()),
-            6 => pool_that(|pool| pool.spec.require_source_ranges),
-            7 => pool_that(|pool| !pool.spec.external_targets.is_empty()),
-            8 => pool_that(|pool| pool.spec.scope != Scope::Any),
-            9 => {
-                // Inside the cluster, if its ranges are known.
-                let ranges =
-                    api.service_cidrs.values().flat_map(|cidr| cidr.spec.iter().flat_map(|spec| &spec.cidrs));
-                let pods =
-                    api.nodes.values().flat_map(|node| node.spec.iter().flat_map(|spec| &spec.pod_cidrs));
-                let range = ranges.chain(pods).flatten().next().and_then(|range| range.split('/').next());
-                range.map(|address| (annotations::IPS, address.to_owned()))
+        for _ in 0..8 {
+            let which = self.random.below(28);
+            let Some((name, value)) = a_wish(which, service, &self.cluster.api) else { continue };
+            if which < 4 {
+                annotate(service, annotations::SHARING_KEY, Some(one_of(&mut self.random, &["k", "k", "l"])));
             }
-            10 => Some((
-                annotations::IPS,
-                (*self.random.pick(&["10.0.0.1", "10.0.0.2", "10.0.0.0"])).to_owned(),
-            )),
-            _ => {
-                let shown = api.services.values().find_map(|service| addresses(service).first().copied());
-                shown.map(|address| (annotations::IPS, address.to_string()))
-            }
-        };
-        if let Some((name, value)) = wish {
-            annotate(service, name, Some(&value));
+            return annotate(service, name, Some(&value));
         }
+    }
+}
+
+/// Something to ask for that somebody has, keeps or refuses, if there is such a thing.
+fn a_wish(which: usize, service: &Service, api: &Api) -> Option<(&'static str, String)> {
+    let pool_that = |rule: fn(&IPPool) -> bool| {
+        let found = api.pools.iter().find(|(_, pool)| rule(pool)).map(|(name, _)| name.clone());
+        found.map(|name| (annotations::POOL, name))
+    };
+    let vip_that = |rule: &dyn Fn(&VirtualIP) -> bool| {
+        let found = api.vips.values().find(|vip| rule(vip));
+        found.map(|vip| (annotations::IPS, vip.spec.address.clone()))
+    };
+    let ip = |text: &str| (annotations::IPS, text.to_owned());
+    match which {
+        0..=3 => vip_that(&|vip| vip.spec.claims.iter().any(|claim| claim.sharing.is_some())),
+        4..=6 => vip_that(&|vip| vip.spec.claims.is_empty() && vip.spec.reservation.is_some()),
+        7..=9 => {
+            let meta = &service.metadata;
+            let own = (meta.namespace.as_ref(), meta.name.as_ref());
+            vip_that(&|vip| {
+                let last = vip.status.iter().flat_map(|status| &status.last_holders).next();
+                vip.spec.claims.is_empty()
+                    && vip.spec.reservation.is_none()
+                    && last.is_some_and(|last| (Some(&last.namespace), Some(&last.name)) != own)
+            })
+        }
+        10 => pool_that(|pool| pool.spec.quota.is_some()),
+        11 | 12 => pool_that(|pool| pool.spec.namespace_selector.is_some()),
+        13 | 14 => pool_that(|pool| pool.spec.service_selector.is_some()),
+        15 | 16 => pool_that(|pool| pool.spec.require_source_ranges),
+        17 => pool_that(|pool| pool.spec.scope != Scope::Any),
+        18 | 19 => {
+            // Inside the cluster, if its ranges are known.
+            let cidrs = api.service_cidrs.values().flat_map(|cidr| &cidr.spec).flat_map(|spec| &spec.cidrs);
+            let pods = api.nodes.values().flat_map(|node| &node.spec).flat_map(|spec| &spec.pod_cidrs);
+            let range = cidrs.chain(pods).flatten().next()?;
+            range.split('/').next().map(ip)
+        }
+        20 | 21 | 26 => {
+            let is_in_pool = |address: &&str| {
+                let address = address.parse().unwrap();
+                api.pools.values().any(|pool| pool.spec.grantable().0.contains(address))
+            };
+            ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+                .iter()
+                .find(|address| is_in_pool(address))
+                .map(|text| ip(text))
+        }
+        22 => api
+            .services
+            .values()
+            .find_map(|other| addresses(other).first().map(|taken| ip(&taken.to_string()))),
+        23 => Some(ip("10.0.0.300")),
+        24 => Some((internal::AZURE, "true".to_owned())),
+        _ => Some(ip("fd00::12")),
     }
 }
 
