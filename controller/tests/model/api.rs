@@ -281,9 +281,9 @@ fn set_conditions(
 fn checked<K: Resource + Clone>(known: Option<&Arc<K>>, exactly: &Exactly) -> Result<K, Outcome> {
     let Some(known) = known else { return Err(Outcome::Gone) };
     let meta = known.meta();
-    if meta.uid.as_deref() != Some(&exactly.uid)
-        || meta.resource_version.as_deref() != Some(&exactly.resource_version)
-    {
+    // As with the real one, what is left empty is no precondition.
+    let differs = |is: &Option<String>, wanted: &str| !wanted.is_empty() && is.as_deref() != Some(wanted);
+    if differs(&meta.uid, &exactly.uid) || differs(&meta.resource_version, &exactly.resource_version) {
         return Err(Outcome::Refused(Refusal::Conflict));
     }
     Ok((**known).clone())

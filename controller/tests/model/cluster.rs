@@ -231,7 +231,7 @@ impl Cluster {
 
     /// Everything that can happen without time passing or anybody doing anything new.
     pub fn settle(&mut self) {
-        for _ in 0..1_000_000 {
+        for _ in 0..10_000 {
             let mut busy = false;
             for which in 0..self.controllers.len() {
                 for kind in 0..KINDS {
