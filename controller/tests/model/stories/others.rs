@@ -32,9 +32,16 @@ fn an_address_of_another_in_our_pool_is_not_granted() {
     let mut cluster = lan();
     let mut theirs = service("theirs");
     given_by_another(&mut theirs, "10.0.0.50");
-    cluster.api.put_service(theirs);
+    let before = cluster.api.put_service(theirs);
     cluster.create("web", |_| {});
     assert_eq!(cluster.addresses("web"), ["10.0.0.51"]);
+    cluster.create("asking", |service| annotate(service, "ips", "10.0.0.50"));
+    let said = cluster.condition("asking", "Granted");
+    assert!(
+        said.starts_with("False/AddressTaken: 10.0.0.50 is asked for, but Service shop/theirs"),
+        "{said}"
+    );
+    assert_eq!(*cluster.get("theirs"), *before, "and who has it is left alone");
 }
 
 #[test]

@@ -84,6 +84,24 @@ fn an_edit_of_a_pool_moves_nothing_and_says_what_falls_outside_until_it_is_undon
 }
 
 #[test]
+fn who_asked_for_a_pool_by_name_keeps_its_address_when_the_pool_gives_it_up() {
+    for other in [json!({"addresses": ["10.0.0.90/31"]}), json!({"addresses": ["10.0.0.50/31"]})] {
+        let mut cluster = pools(&[("lan", json!({"addresses": ["10.0.0.50/31"]}))]);
+        cluster.create("web", |service| annotate(service, "pool", "lan"));
+        cluster.assert_has("web", &["10.0.0.50"]);
+        cluster.edit_pool("lan", json!({"addresses": ["10.0.0.60/31"]}));
+        cluster.quiet();
+        cluster.assert_has("web", &["10.0.0.50"]);
+        cluster.put_pool("other", other);
+        cluster.quiet();
+        cluster.assert_has("web", &["10.0.0.50"]);
+        cluster.crash(0);
+        cluster.quiet();
+        cluster.assert_has("web", &["10.0.0.50"]);
+    }
+}
+
+#[test]
 fn smaller_quotas_and_other_priorities_take_nothing_either() {
     let mut cluster = pools(&[("lan", json!({"addresses": ["10.0.0.50-10.0.0.53"]}))]);
     for name in ["a", "b"] {

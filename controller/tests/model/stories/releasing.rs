@@ -138,3 +138,18 @@ fn an_address_is_not_given_on_before_it_is_withdrawn() {
     cluster.steps();
     assert_eq!(cluster.addresses("next"), ["10.0.0.51"]);
 }
+
+#[test]
+fn an_address_that_is_given_up_for_another_is_not_given_on_before_it_is_withdrawn() {
+    let mut cluster = announced();
+    cluster.edit("web", |service| super::annotate(service, "ips", "10.0.0.53"));
+    cluster.steps();
+    assert_eq!(cluster.addresses("web"), ["10.0.0.53"]);
+    assert_eq!(cluster.after(HISTORY_PACE), [""; 0], "a node still answers for it");
+    cluster.api.put_service(crate::objects::service("next"));
+    cluster.steps();
+    assert_eq!(cluster.addresses("next"), ["10.0.0.51"]);
+    cluster.announce("10.0.0.50", None);
+    cluster.quiet();
+    assert!(!cluster.has_vip("10.0.0.50"));
+}
