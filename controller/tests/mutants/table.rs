@@ -1,0 +1,451 @@
+//! The mistakes, each at one place of `controller/src`.
+//!
+//! Each is a slip that somebody could make, and that compiles. Small originals that say the point of
+//! their line live longest. Where the code has changed so that one is not found any more, look for the
+//! place that now keeps the promise, and break it there.
+
+/// One mistake.
+pub(crate) struct Mutation {
+    /// What goes wrong, in words.
+    pub(crate) name: &'static str,
+    /// The file, below `controller/src`.
+    pub(crate) file: &'static str,
+    /// What stands there, exactly once.
+    pub(crate) original: &'static str,
+    /// What is built in its place. `MUTANT` stands for an expression that is true in the run of this
+    /// mutation, `ORIGINAL` for the original.
+    pub(crate) mutated: &'static str,
+}
+
+const fn mistake(
+    name: &'static str,
+    file: &'static str,
+    original: &'static str,
+    mutated: &'static str,
+) -> Mutation {
+    Mutation { name, file, original, mutated }
+}
+
+/// All of them.
+pub(crate) const MUTATIONS: &[Mutation] = &[
+    // What makes a write safe to be applied late or twice.
+    mistake(
+        "writes carry no resourceVersion",
+        "mind/subject.rs",
+        "meta.resource_version.clone().unwrap_or_default()",
+        "if MUTANT { String::new() } else { ORIGINAL }",
+    ),
+    mistake(
+        "an address is taken over without its VirtualIP's resourceVersion",
+        "mind/service.rs",
+        "Some(vip) => Effect::UpdateVirtualIp { virtual_ip: exactly(&vip.metadata), spec },",
+        r"Some(vip) => {
+                let mut virtual_ip = exactly(&vip.metadata);
+                if MUTANT {
+                    virtual_ip.resource_version.clear();
+                }
+                Effect::UpdateVirtualIp { virtual_ip, spec }
+            }",
+    ),
+    mistake(
+        "a VirtualIP is deleted whatever has become of it",
+        "mind/release.rs",
+        "false => Effect::DeleteVirtualIp { virtual_ip },",
+        r"false if MUTANT => {
+                let resource_version = String::new();
+                let virtual_ip = crate::effects::Exactly { resource_version, ..virtual_ip };
+                Effect::DeleteVirtualIp { virtual_ip }
+            }
+            ORIGINAL",
+    ),
+    mistake(
+        "a claim keeps the uid of a Service that is gone",
+        "granting/claim.rs",
+        "let uid = service.metadata.uid.clone().unwrap_or_default();",
+        r"let uid = match known {
+            Some(known) if MUTANT => known.uid.clone(),
+            _ => service.metadata.uid.clone().unwrap_or_default(),
+        };",
+    ),
+    mistake(
+        "an object that is gone takes its successor of another uid along",
+        "world/store.rs",
+        "Some(uid) => known.object.meta().uid.as_deref() == Some(uid),",
+        "Some(uid) => MUTANT || known.object.meta().uid.as_deref() == Some(uid),",
+    ),
+    mistake(
+        "a namespace of another uid inherits what was kept",
+        "world/namespaces.rs",
+        "known.uid != uid",
+        "!MUTANT && ORIGINAL",
+    ),
+    mistake("an older state replaces a newer one", "world/store.rs", "if is_old {", "if is_old && !MUTANT {"),
+    mistake(
+        "what is gone comes back from a watch that lags",
+        "world/store.rs",
+        "offered <= *floor",
+        "!MUTANT && ORIGINAL",
+    ),
+    mistake(
+        "an answer from before a deletion is taken for true",
+        "mind/outcome.rs",
+        "Outcome::Service(_) | Outcome::VirtualIp(_) | Outcome::Pool(_) if is_void => {}",
+        "Outcome::Service(_) | Outcome::VirtualIp(_) | Outcome::Pool(_) if is_void && !MUTANT => {}",
+    ),
+    mistake(
+        "after a conflict nobody asks who has the address",
+        "mind/outcome.rs",
+        "if let Some(question) = question(&subject) {",
+        "if let Some(question) = question(&subject).filter(|_| !MUTANT) {",
+    ),
+    // The order of safety: what is written before what.
+    mistake(
+        "an address is claimed before the finalizers stand",
+        "mind/service.rs",
+        "if plan.has_any() && !has_both_finalizers(service) {",
+        "if !MUTANT && plan.has_any() && !has_both_finalizers(service) {",
+    ),
+    mistake(
+        "an address is shown before its claim is confirmed",
+        "mind/service.rs",
+        "        stale.is_empty()",
+        "        MUTANT || stale.is_empty()",
+    ),
+    mistake(
+        "a claim is dropped before the status lets go of the address",
+        "mind/service.rs",
+        r"if is_shown {
+            for address in &plan.surplus {",
+        r"if is_shown || MUTANT {
+            for address in &plan.surplus {",
+    ),
+    mistake(
+        "a VirtualIP is deleted before its last holder was asked",
+        "mind/release.rs",
+        "if live < unclaimed {",
+        "if !MUTANT && live < unclaimed {",
+    ),
+    mistake(
+        "a VirtualIP is deleted while its last holder shows it",
+        "mind/release.rs",
+        "for holder in late_holders(&vip, now) {",
+        "for holder in late_holders(&vip, now).into_iter().filter(|_| !MUTANT) {",
+    ),
+    mistake(
+        "the claims of a missing Service are dropped without asking for it",
+        "mind/release.rs",
+        "if asked.is_none_or(|asked| asked < learned.unwrap_or(0)) {",
+        "if !MUTANT && asked.is_none_or(|asked| asked < learned.unwrap_or(0)) {",
+    ),
+    mistake(
+        "finalizers go while a node still answers",
+        "mind/release.rs",
+        "self.has_our_marks(service) && self.are_all_withdrawn(now, key)",
+        "self.has_our_marks(service) && (MUTANT || self.are_all_withdrawn(now, key))",
+    ),
+    mistake(
+        "an address is granted anew while a node still answers",
+        "mind/release.rs",
+        "!self.is_withdrawn(now, address, &subject)",
+        "!(MUTANT || self.is_withdrawn(now, address, &subject))",
+    ),
+    mistake(
+        "a silent announcer is waited for without bound",
+        "mind/release.rs",
+        "if until <= now.monotonic {",
+        "if until <= now.monotonic && !MUTANT {",
+    ),
+    mistake(
+        "one opinion of two makes a node dead",
+        "world/nodes.rs",
+        "*votes > 0",
+        "*votes > if MUTANT { -1 } else { 0 }",
+    ),
+    mistake(
+        "a write that changes nothing is made all the same",
+        "mind/service.rs",
+        "if is_shown && already_said(",
+        "if !MUTANT && is_shown && already_said(",
+    ),
+    // Epochs.
+    mistake(
+        "an epoch is used again",
+        "mind/service.rs",
+        "None => self.next_epoch(now.wall),",
+        r"None if MUTANT => self.last_epoch,
+            ORIGINAL",
+    ),
+    mistake(
+        "an epoch does not outlive its claim",
+        "mind/service.rs",
+        "Some(placement) => placement.epoch,",
+        r"Some(_) if MUTANT && current.is_some_and(|spec| spec.claims.is_empty()) => 1,
+            ORIGINAL",
+    ),
+    mistake(
+        "epochs begin anew with the controller",
+        "mind/service.rs",
+        ".max(wall.as_millisecond())",
+        ".max(if MUTANT { 0 } else { wall.as_millisecond() })",
+    ),
+    mistake(
+        "a clock that was set back brings an epoch back",
+        "mind/service.rs",
+        "(self.last_epoch + 1)",
+        "(if MUTANT { 0 } else { self.last_epoch + 1 })",
+    ),
+    // What is granted at all.
+    mistake(
+        "exclude is ignored",
+        "granting/book.rs",
+        "pool.spec.grantable()",
+        r"if MUTANT {
+            landfall_crds::IPPoolSpec { exclude: Vec::new(), ..pool.spec.clone() }.grantable()
+        } else {
+            ORIGINAL
+        }",
+    ),
+    mistake(
+        "a node's own addresses are granted",
+        "mind/absorb.rs",
+        "self.move_holds(&addresses, &self.nodes.own_addresses(name), &node);",
+        r"if !MUTANT {
+            ORIGINAL
+        }",
+    ),
+    mistake(
+        "gateways are granted",
+        "mind/absorb.rs",
+        "self.move_holds(&gateways, &self.nodes.gateways(name), &gateway);",
+        r"if !MUTANT {
+            ORIGINAL
+        }",
+    ),
+    mistake(
+        "what the cluster uses inside is granted",
+        "granting/book.rs",
+        "pool.own.subtract(&shared);",
+        r"if !MUTANT {
+                        ORIGINAL
+                    }",
+    ),
+    mistake(
+        "both of two pools grant what they share",
+        "granting/book.rs",
+        "pool.own.subtract(&older);",
+        r"if !MUTANT {
+                ORIGINAL
+            }",
+    ),
+    mistake(
+        "a pool that is being deleted grants",
+        "granting/book.rs",
+        "self.object.metadata.deletion_timestamp.is_none()",
+        "(MUTANT || ORIGINAL)",
+    ),
+    mistake(
+        "what another Service's status shows is granted",
+        "granting/choice.rs",
+        "Holder::Status(by) | Holder::Lost(by) if !is_beside(by) => {",
+        "Holder::Status(by) | Holder::Lost(by) if !MUTANT && !is_beside(by) => {",
+    ),
+    mistake(
+        "what has vanished under a Service is granted to another",
+        "mind/lost.rs",
+        "self.hold(address, Holder::Lost(key.clone()));",
+        r"if !MUTANT {
+                ORIGINAL
+            }",
+    ),
+    mistake(
+        "what has vanished is given on before the API server was asked",
+        "mind/lost.rs",
+        "if !certain {",
+        "if !certain && !MUTANT {",
+    ),
+    mistake(
+        "the addresses of another implementation are taken over unasked",
+        "granting/verdict.rs",
+        r#"annotation(service, annotations::ADOPT) != Some("true")"#,
+        "!MUTANT && ORIGINAL",
+    ),
+    // To whom a pool gives.
+    mistake(
+        "a requested address needs no quota",
+        "granting/choice.rs",
+        "if address.is_some_and(uses) {",
+        "if address.is_some_and(|address| MUTANT || uses(address)) {",
+    ),
+    mistake(
+        "a requested address needs no rule of its pool",
+        "granting/choice.rs",
+        "serves(pool, &self.asker(name, pool), self.view.default_deny)?;",
+        r"if !(MUTANT && address.is_some()) {
+            ORIGINAL
+        }",
+    ),
+    mistake(
+        "who asks for an internal load balancer gets what may be public",
+        "granting/rules.rs",
+        "Scope::Any => !internal || names_it,",
+        "Scope::Any => MUTANT || !internal || names_it,",
+    ),
+    mistake(
+        "a namespace is selected whatever its labels are",
+        "granting/rules.rs",
+        "if !selects(selector, labels) {",
+        "if !MUTANT && !selects(selector, labels) {",
+    ),
+    mistake(
+        "default-deny is ignored",
+        "granting/rules.rs",
+        "None if default_deny => {",
+        "None if default_deny && !MUTANT => {",
+    ),
+    mistake(
+        "source ranges are not required",
+        "granting/rules.rs",
+        "if spec.require_source_ranges && !asker.source_ranges {",
+        "if !MUTANT && spec.require_source_ranges && !asker.source_ranges {",
+    ),
+    // Sharing.
+    mistake(
+        "Services share an address though their ports collide",
+        "granting/sharing.rs",
+        "if let Some(taken) = taken {",
+        "if let Some(taken) = taken.filter(|_| !MUTANT) {",
+    ),
+    mistake(
+        "Services share an address by different keys",
+        "granting/sharing.rs",
+        "if mine.key != theirs.key {",
+        "if !MUTANT && mine.key != theirs.key {",
+    ),
+    mistake(
+        "namespaces share an address unasked",
+        "granting/sharing.rs",
+        "if !may(&key.namespace) || !may(&party.key.namespace) {",
+        "if !MUTANT && (!may(&key.namespace) || !may(&party.key.namespace)) {",
+    ),
+    mistake(
+        "who edits into a collision stays and its neighbour leaves",
+        "granting/plan.rs",
+        "let party = Party::of(service, key, sharing_key);",
+        r"let mut party = Party::of(service, key, sharing_key);
+            if MUTANT {
+                party.ports = vip.spec.ports.iter().filter(|port| port.claim == *key).cloned().collect();
+            }",
+    ),
+    mistake(
+        "who edits into a collision stays",
+        "granting/plan.rs",
+        "if let Some(wait) = self.must_leave() {",
+        "if let Some(wait) = self.must_leave().filter(|_| !MUTANT) {",
+    ),
+    // What is kept for whom.
+    mistake(
+        "what is kept for another is granted",
+        "granting/choice.rs",
+        "!is_for(kept, service)",
+        "!(MUTANT || is_for(kept, service))",
+    ),
+    mistake(
+        "a reservation outlives its time",
+        "granting/reservation.rs",
+        "(!expired && !orphaned)",
+        "((MUTANT || !expired) && !orphaned)",
+    ),
+    mistake(
+        "a reservation ends with the claim",
+        "mind/release.rs",
+        "let stays = reservation.is_some()",
+        "let stays = !MUTANT && reservation.is_some()",
+    ),
+    mistake(
+        "a released address does not rest",
+        "mind/release.rs",
+        ".filter(|at| *at > now.wall)",
+        ".filter(|at| !MUTANT && *at > now.wall)",
+    ),
+    mistake(
+        "who had an address is not noted on it",
+        "mind/release.rs",
+        "if !self.without_history.contains(&address) && !has_history(",
+        "if !MUTANT && !self.without_history.contains(&address) && !has_history(",
+    ),
+    mistake(
+        "who had an address is not noted on its pool",
+        "mind/release.rs",
+        "stays || self.is_in_history(address, &vip)",
+        "stays || MUTANT || self.is_in_history(address, &vip)",
+    ),
+    // What a Service keeps.
+    mistake(
+        "an edit of a pool moves who asked for it by name",
+        "granting/candidates.rs",
+        "request.accepts(address, pool) ||",
+        "request.accepts(address, pool) && !MUTANT ||",
+    ),
+    mistake(
+        "an edit of a pool moves whom it does not hold any more",
+        "granting/candidates.rs",
+        "(accepted && in_scope,",
+        "(accepted && in_scope && !(MUTANT && view.book.pool_of(address).is_none()),",
+    ),
+    mistake(
+        "an address of the other family counts",
+        "granting/candidates.rs",
+        "Family::of(*address) == family &&",
+        "(MUTANT || Family::of(*address) == family) &&",
+    ),
+    mistake(
+        "a request that cannot be met costs the address in hand",
+        "granting/plan.rs",
+        "Err(wait) => (Slot::Held(best.address), Some(wait)),",
+        r"Err(wait) if MUTANT => (Slot::Empty, Some(wait)),
+                ORIGINAL",
+    ),
+    mistake(
+        "a claim is kept on what another Service shows",
+        "granting/candidates.rs",
+        "!of_another(*address))",
+        "(MUTANT || !of_another(*address)))",
+    ),
+    mistake(
+        "one family is granted where both are required",
+        "granting/plan.rs",
+        "if both_or_none && lacks_one &&",
+        "if !MUTANT && both_or_none && lacks_one &&",
+    ),
+    mistake(
+        "who waits is not woken by what becomes free",
+        "mind/absorb.rs",
+        "if self.book.let_go(address, holder) {",
+        "if self.book.let_go(address, holder) && !MUTANT {",
+    ),
+    mistake(
+        "who waits for an address is not woken when it changes hands",
+        "mind/absorb.rs",
+        "self.waiting.for_address(address).into_iter()",
+        "self.waiting.for_address(address).into_iter().filter(|_| !MUTANT)",
+    ),
+    mistake(
+        "the youngest is served first",
+        "mind.rs",
+        "created.map_or(i64::MAX, |time| time.0.as_second())",
+        "created.map_or(i64::MAX, |time| if MUTANT { -time.0.as_second() } else { time.0.as_second() })",
+    ),
+    // Who may announce.
+    mistake(
+        "a node that is excluded may announce",
+        "ranking/reach.rs",
+        "if node.is_excluded()",
+        "if !MUTANT && node.is_excluded()",
+    ),
+    mistake(
+        "a node without an endpoint may announce for policy Local",
+        "ranking/reach.rs",
+        "|| !has_endpoint",
+        "|| !has_endpoint && !MUTANT",
+    ),
+];
