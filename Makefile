@@ -18,9 +18,11 @@ demo: build kubernetes packages ## Show a Service getting its address, and survi
 	target/release/landfall-lab demo $(DEMO_FLAGS)
 
 .PHONY: test
-test: lint build kubernetes packages ## Pass every test: lints, unit and property tests, simulator, end-to-end in the lab
+test: lint build kubernetes packages ## Pass every test: lints, unit and property tests, seeded mistakes, simulator, end-to-end in the lab
 	@echo "== unit and property tests, simulator"
 	cargo test --workspace --exclude landfall-tests --lib --bins --test generated --test model --test sim --test kernel
+	@echo "== mistakes seeded into the controller's core: each must be caught"
+	cargo test -p landfall-controller --test mutants
 	@echo "== the controller's drivers against a real API server"
 	target/release/landfall-lab exec cargo test -p landfall-controller --test api_server
 	@echo "== the lab and end-to-end tests"
@@ -46,6 +48,10 @@ lint: rust $(TOOLS)/bin/cargo-deny ## Check formatting, lints, licences and gene
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(TOOLS)/bin/cargo-deny --locked check licenses bans sources
+
+.PHONY: mutants
+mutants: rust ## Seed mistakes into the controller's core and see that its tests catch each
+	cargo test -p landfall-controller --test mutants -- $(ONLY)
 
 .PHONY: manifests
 manifests: rust ## Write crds/*.yaml from the types in crds/src
