@@ -140,7 +140,7 @@ impl Chaos {
         }
         change(self, &mut service);
         let service = as_strategy_has_it(service);
-        self.ledger.edited(key, &known, &service);
+        self.ledger.edited(key, &known, &service, self.cluster.controllers.len());
         let says = format!("{what} {key} {}", wishes(&service));
         self.cluster.api.put_service(service);
         self.was_done(says);
