@@ -503,7 +503,7 @@ fn survivals(kind: &str) -> (usize, usize) {
         "GetService" => (8, 8),
         "GetVirtualIp" | "SetVirtualIpStatus" => (6, 4),
         "AddFinalizers" | "CreateVirtualIp" | "SetIngress" => (7, 5),
-        "DeleteVirtualIp" => (5, 5),
+        "DeleteVirtualIp" => (5, 4),
         "UpdateVirtualIp" => (14, 10),
         "SetConditions" => (30, 25),
         _ => (35, 25),

@@ -36,7 +36,7 @@ impl Chaos {
                 true => self.edit_request(&key),
             },
             6 | 7 => self.edit_request(&key),
-            8 | 9 | 24 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
+            8 | 9 | 24 => self.edit(&key, "wish-in-vain", Self::wish_in_vain),
             10 => self.delete(&key),
             11 => self.edit(&key, "flip-type", |_, service| {
                 let spec = service.spec.as_mut().unwrap();
@@ -74,7 +74,7 @@ impl Chaos {
             }
             25 => self.edit_request(&key),
             26..=32 => self.delete(&key),
-            33..=48 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
+            33..=48 => self.edit(&key, "wish-in-vain", Self::wish_in_vain),
             _ => self.an_operator_acts(),
         }
     }
@@ -183,7 +183,7 @@ impl Chaos {
 }
 
 /// So many wishes there are, some of them several times, since they are rarely possible.
-const WISHES: usize = 44;
+const WISHES: usize = 50;
 
 /// Something to ask for that somebody has, keeps or refuses, if there is such a thing.
 fn a_wish(which: usize, service: &Service, api: &Api) -> Option<(&'static str, String)> {
@@ -246,6 +246,8 @@ fn a_wish(which: usize, service: &Service, api: &Api) -> Option<(&'static str, S
         36 | 37 => a_wish(4, service, api),
         38 => a_wish(27, service, api),
         39 => a_wish(26, service, api),
+        40 | 41 => a_wish(22, service, api),
+        42 => vip_that(&|vip| vip.spec.claims.iter().any(|claim| claim.sharing.is_some())),
         _ => a_wish(9, service, api),
     }
 }
@@ -257,7 +259,7 @@ fn wishes(service: &Service) -> String {
 }
 
 fn one_of(random: &mut Random, texts: &[&'static str]) -> &'static str {
-    &texts[random.below(texts.len())]
+    texts[random.below(texts.len())]
 }
 
 fn annotate(service: &mut Service, name: &str, value: Option<&str>) {
