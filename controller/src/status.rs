@@ -10,7 +10,6 @@ use landfall_crds::{TrafficPolicy, VirtualIP};
 
 use crate::conditions::{Wanted, find};
 use crate::granting::plan::{FamilyPlan, Plan, Slot};
-use crate::granting::request::read;
 use crate::granting::wait::{reasons, some_of};
 use crate::granting::{ServiceKey, named};
 
@@ -60,13 +59,8 @@ pub fn conditions_of(service: &Service) -> &[Condition] {
 pub fn granted(plan: &Plan, service: &Service, origin: impl Fn(IpAddr) -> String) -> Wanted {
     let held = plan.held();
     let prefers = service.spec.as_ref().and_then(|spec| spec.ip_family_policy.as_deref());
-    // An address that is asked for by itself is more than a bonus.
-    let is_asked = |family: Family| read(service).is_ok_and(|request| request.address(family).is_some());
     let is_bonus = |family: &FamilyPlan| {
-        family
-            .wait
-            .as_ref()
-            .is_none_or(|wait| family.slot == Slot::Empty && wait.is_shortage() && !is_asked(family.family))
+        family.wait.as_ref().is_none_or(|wait| family.slot == Slot::Empty && wait.is_shortage())
     };
     let has_what_can_be_had =
         !held.is_empty() && prefers == Some("PreferDualStack") && plan.families.iter().all(is_bonus);

@@ -140,10 +140,10 @@ fn asked(seeker: &Seeker<'_>, address: IpAddr) -> Result<Chosen, Wait> {
         return Err(Wait::new(reasons::ADDRESS_NOT_IN_POOL, message, Until::Edited));
     }
     if let Err(Refused { reason, text }) = seeker.is_served_by(name, pool, Some(address)) {
+        // Of an address that its namespace has come to use already the quota is not asked; those who wait for
+        // the quota itself are asked again when it has room.
         let until = match reason {
-            reasons::QUOTA_EXCEEDED => {
-                Until::Any { family: Family::of(address), pools: Some(vec![name.to_owned()]) }
-            }
+            reasons::QUOTA_EXCEEDED => Until::Free(address),
             _ => Until::Edited,
         };
         return Err(Wait::new(reason, format!("{address} is asked for, but pool {name} {text}"), until));

@@ -250,11 +250,11 @@ impl Mind {
         if changes.iter().any(|change| change.less) {
             self.waiting.freed();
         }
-        for UseChange { pool, namespace, less } in changes {
+        for UseChange { pool, namespace, .. } in changes {
             let Some(most) = self.book.pool(&pool).and_then(quota) else { continue };
-            let limit = if less { most - 1 } else { most };
-            if self.usage.count(&pool, &namespace) == limit {
-                // Who waits in the namespace is told something else of the pool now.
+            if self.usage.count(&pool, &namespace) >= most - 2 {
+                // Who waits in the namespace, for one address or for two, may be told something else of the
+                // pool now.
                 for key in self.waiting.in_namespace(&namespace) {
                     self.mark(Subject::Service(key));
                 }

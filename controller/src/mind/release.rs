@@ -219,6 +219,12 @@ impl Mind {
         if stays && !is_held_back(&vip) || is_deleting(&vip) && !is_held_back(&vip) {
             return;
         }
+        if !stays && vip.spec.reservation.is_some() {
+            // Whoever waits for the address is no longer kept from it by the reservation.
+            for key in self.waiting.for_address(address) {
+                self.mark(Subject::Service(key));
+            }
+        }
         // Noted while the release goes on, so that it takes no longer.
         let is_noted = stays || self.is_in_history(address, &vip);
         if self.pending.in_flight(&subject) || !self.is_withdrawn(now, address, &subject) {

@@ -495,10 +495,11 @@ pub fn internal_ones(
         for address in addresses(service).into_iter().filter(|_| asks != Ok(false)) {
             let from = api.vips[&virtual_ip_name(address)].spec.pool.clone().unwrap_or_default();
             let known = (name.clone(), address);
-            let pool = api.pools.get(&from);
+            // Who joins others on an address is served by the pool that it lies in.
+            let pools = [api.pools.get(&from).map(|pool| &**pool), pool_of(api, address)];
             let may = |service: &Service| {
                 let request = read(service).ok().filter(|request| request.internal);
-                request.is_some_and(|request| pool.is_some_and(|pool| in_scope(pool, &request)))
+                request.is_some_and(|request| pools.iter().flatten().any(|pool| in_scope(pool, &request)))
             };
             let is_given =
                 before.contains(&known) || ledger.services(name).iter().any(|service| may(service));

@@ -24,7 +24,7 @@ pub struct Released {
 #[derive(Default)]
 pub struct Ledger {
     /// How often each Service may still change its address, by name and family: once for each time that
-    /// its user asked for something else.
+    /// its user asked for something else, and for each controller.
     pub moves: BTreeMap<(String, Family), u32>,
     /// The length of each log when everybody had seen everything.
     quiet_at: [usize; KINDS],
@@ -69,15 +69,16 @@ fn may_move(was: &Service, is: &Service) -> bool {
 }
 
 impl Ledger {
-    /// Notes what a user's edit of a Service allows.
-    pub fn edited(&mut self, name: &str, was: &Service, is: &Service) {
+    /// Notes what a user's edit of a Service allows. Each of several controllers that do not elect a leader may
+    /// act on it once, whatever the others have done meanwhile.
+    pub fn edited(&mut self, name: &str, was: &Service, is: &Service, controllers: usize) {
         if may_move(was, is) {
             let edited: Vec<IpAddr> =
                 self.had.iter().filter(|(known, _)| known == name).map(|(_, address)| *address).collect();
             let beside = self.had.iter().filter(|(known, address)| known != name && edited.contains(address));
             self.beside.extend(beside.cloned());
             for family in [Family::IPv4, Family::IPv6] {
-                *self.moves.entry((name.to_owned(), family)).or_default() += 1;
+                *self.moves.entry((name.to_owned(), family)).or_default() += controllers as u32;
             }
         }
     }

@@ -169,6 +169,7 @@ impl Chaos {
                 self.cluster.api.put_vip(VirtualIP::new(&vip, spec));
                 self.was_done(says);
             }
+            Some(known) if known.spec.reservation.is_some() && !self.random.once_in(3) => {}
             Some(known) if known.spec.reservation.is_some() => {
                 let mut object = (**known).clone();
                 object.spec.reservation = None;
@@ -252,7 +253,7 @@ fn edit_pool(edited: &mut IPPool, random: &mut Random) {
                 namespaces: namespaces.iter().map(ToString::to_string).collect(),
             });
         }
-        17 => spec.external_targets = if random.once_in(2) { vec!["10.9.0.0/16".into()] } else { Vec::new() },
+        17 => spec.external_targets = if random.once_in(3) { vec!["10.9.0.0/16".into()] } else { Vec::new() },
         _ => {
             let kept = spec.clone();
             *spec = pool("plain", &[]).spec;

@@ -30,13 +30,13 @@ impl Chaos {
         self.namespaces_end();
         let (namespace, name) = *self.random.pick(&NAMES);
         let key = format!("{namespace}/{name}");
-        match self.random.below(58) {
+        match self.random.below(61) {
             0..=5 => match self.cluster.api.services.contains_key(&key) {
                 false => self.create(namespace, name),
                 true => self.edit_request(&key),
             },
             6 | 7 => self.edit_request(&key),
-            8 | 9 | 24 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
+            8 | 9 | 24 => self.edit(&key, "wish-in-vain", Self::wish_in_vain),
             10 => self.delete(&key),
             11 => self.edit(&key, "flip-type", |_, service| {
                 let spec = service.spec.as_mut().unwrap();
@@ -73,8 +73,8 @@ impl Chaos {
                 self.become_quiet();
             }
             25 => self.edit_request(&key),
-            26..=30 => self.delete(&key),
-            31..=45 => self.edit(&key, "wish-in-vain", |chaos, service| chaos.wish_in_vain(service)),
+            26..=32 => self.delete(&key),
+            33..=48 => self.edit(&key, "wish-in-vain", Self::wish_in_vain),
             _ => self.an_operator_acts(),
         }
     }
@@ -140,7 +140,7 @@ impl Chaos {
         }
         change(self, &mut service);
         let service = as_strategy_has_it(service);
-        self.ledger.edited(key, &known, &service);
+        self.ledger.edited(key, &known, &service, self.cluster.controllers.len());
         let says = format!("{what} {key} {}", wishes(&service));
         self.cluster.api.put_service(service);
         self.was_done(says);
@@ -172,7 +172,7 @@ impl Chaos {
     fn wish_in_vain(&mut self, service: &mut Service) {
         clear_wishes(service);
         for _ in 0..8 {
-            let which = self.random.below(28);
+            let which = self.random.below(WISHES);
             let Some((name, value)) = a_wish(which, service, &self.cluster.api) else { continue };
             if which < 4 {
                 annotate(service, annotations::SHARING_KEY, Some(one_of(&mut self.random, &["k", "k", "l"])));
@@ -181,6 +181,9 @@ impl Chaos {
         }
     }
 }
+
+/// So many wishes there are, some of them several times, since they are rarely possible.
+const WISHES: usize = 50;
 
 /// Something to ask for that somebody has, keeps or refuses, if there is such a thing.
 fn a_wish(which: usize, service: &Service, api: &Api) -> Option<(&'static str, String)> {
@@ -195,8 +198,8 @@ fn a_wish(which: usize, service: &Service, api: &Api) -> Option<(&'static str, S
     let ip = |text: &str| (annotations::IPS, text.to_owned());
     match which {
         0..=3 => vip_that(&|vip| vip.spec.claims.iter().any(|claim| claim.sharing.is_some())),
-        4..=6 => vip_that(&|vip| vip.spec.claims.is_empty() && vip.spec.reservation.is_some()),
-        7..=9 => {
+        4..=8 => vip_that(&|vip| vip.spec.claims.is_empty() && vip.spec.reservation.is_some()),
+        9..=15 => {
             let meta = &service.metadata;
             let own = (meta.namespace.as_ref(), meta.name.as_ref());
             vip_that(&|vip| {
@@ -206,19 +209,19 @@ fn a_wish(which: usize, service: &Service, api: &Api) -> Option<(&'static str, S
                     && last.is_some_and(|last| (Some(&last.namespace), Some(&last.name)) != own)
             })
         }
-        10 => pool_that(|pool| pool.spec.quota.is_some()),
-        11 | 12 => pool_that(|pool| pool.spec.namespace_selector.is_some()),
-        13 | 14 => pool_that(|pool| pool.spec.service_selector.is_some()),
-        15 | 16 => pool_that(|pool| pool.spec.require_source_ranges),
-        17 => pool_that(|pool| pool.spec.scope != Scope::Any),
-        18 | 19 => {
+        16 => pool_that(|pool| pool.spec.quota.is_some()),
+        17..=19 => pool_that(|pool| pool.spec.namespace_selector.is_some()),
+        20 | 21 => pool_that(|pool| pool.spec.service_selector.is_some()),
+        22..=24 => pool_that(|pool| pool.spec.require_source_ranges),
+        25 => pool_that(|pool| pool.spec.scope != Scope::Any),
+        26 => {
             // Inside the cluster, if its ranges are known.
             let cidrs = api.service_cidrs.values().flat_map(|cidr| &cidr.spec).flat_map(|spec| &spec.cidrs);
             let pods = api.nodes.values().flat_map(|node| &node.spec).flat_map(|spec| &spec.pod_cidrs);
             let range = cidrs.chain(pods).flatten().next()?;
             range.split('/').next().map(ip)
         }
-        20 | 21 | 26 => {
+        27..=30 => {
             let is_in_pool = |address: &&str| {
                 let address = address.parse().unwrap();
                 api.pools.values().any(|pool| pool.spec.grantable().0.contains(address))
@@ -228,13 +231,24 @@ fn a_wish(which: usize, service: &Service, api: &Api) -> Option<(&'static str, S
                 .find(|address| is_in_pool(address))
                 .map(|text| ip(text))
         }
-        22 => api
-            .services
-            .values()
-            .find_map(|other| addresses(other).first().map(|taken| ip(&taken.to_string()))),
-        23 => Some(ip("10.0.0.300")),
-        24 => Some((internal::AZURE, "true".to_owned())),
-        _ => Some(ip("fd00::12")),
+        31..=33 => {
+            let key = (service.metadata.namespace.as_ref(), service.metadata.name.as_ref());
+            let others = api
+                .services
+                .values()
+                .filter(|other| (other.metadata.namespace.as_ref(), other.metadata.name.as_ref()) != key);
+            let taken = others.filter_map(|other| addresses(other).first().copied()).next();
+            taken.map(|taken| ip(&taken.to_string()))
+        }
+        34 => Some((internal::AZURE, "true".to_owned())),
+        35 => Some(ip("10.0.0.300")),
+        // The rarest once more.
+        36 | 37 => a_wish(4, service, api),
+        38 => a_wish(27, service, api),
+        39 => a_wish(26, service, api),
+        40 | 41 => a_wish(22, service, api),
+        42 => vip_that(&|vip| vip.spec.claims.iter().any(|claim| claim.sharing.is_some())),
+        _ => a_wish(9, service, api),
     }
 }
 
@@ -245,7 +259,7 @@ fn wishes(service: &Service) -> String {
 }
 
 fn one_of(random: &mut Random, texts: &[&'static str]) -> &'static str {
-    &texts[random.below(texts.len())]
+    texts[random.below(texts.len())]
 }
 
 fn annotate(service: &mut Service, name: &str, value: Option<&str>) {
