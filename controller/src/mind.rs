@@ -193,6 +193,8 @@ pub struct Mind {
     /// Claims that are being written, both ways.
     claiming: BTreeMap<ClaimRef, BTreeSet<IpAddr>>,
     claimant_of: BTreeMap<IpAddr, ClaimRef>,
+    /// Claims that this process has written itself: whatever it has seen of their Services since is newer.
+    own_claims: BTreeSet<(IpAddr, ClaimRef)>,
     /// The sharing keys of claims that are being written.
     sharing: BTreeMap<IpAddr, String>,
     unclaimed: BTreeMap<IpAddr, Unclaimed>,
@@ -245,6 +247,7 @@ impl Mind {
             lost: Lost::new(),
             claiming: BTreeMap::new(),
             claimant_of: BTreeMap::new(),
+            own_claims: BTreeSet::new(),
             sharing: BTreeMap::new(),
             unclaimed: BTreeMap::new(),
             last_epoch: 0,
@@ -348,6 +351,7 @@ impl Mind {
         self.dirty.clear();
         self.waiting = Waiting::default();
         self.history = History::default();
+        self.own_claims.clear();
         self.balance = Balance::default();
         for address in self.claimant_of.keys().copied().collect::<Vec<_>>() {
             self.forget_claiming(address);

@@ -20,7 +20,7 @@ use crate::granting::verdict;
 use crate::world::endpoints;
 use crate::world::nodes::Changed;
 use crate::world::store::{Offered, version};
-use crate::world::virtual_ips::{concerns, is_tenants, sharing_keys};
+use crate::world::virtual_ips::{claim_of, concerns, is_tenants, key_of_claim, sharing_keys};
 
 impl Mind {
     pub(super) fn on_services(&mut self, change: Change<Service>) {
@@ -182,6 +182,12 @@ impl Mind {
         is: Option<&VirtualIP>,
     ) {
         self.vips.reindex(address, was, is);
+        for claim in was.iter().flat_map(|vip| &vip.spec.claims) {
+            let key = key_of_claim(claim);
+            if is.is_none_or(|vip| claim_of(vip, &key).is_none()) {
+                self.own_claims.remove(&(address, key));
+            }
+        }
         match is {
             Some(vip) => {
                 self.absent.remove(&address);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use landfall_crds::{ClaimRef, virtual_ip_name};
+use landfall_crds::{ClaimRef, VirtualIP, virtual_ip_name};
 
 use super::subject::{self, Subject};
 use super::{Mind, Now};
@@ -33,7 +33,10 @@ impl Mind {
         match outcome {
             Outcome::Service(_) | Outcome::VirtualIp(_) | Outcome::Pool(_) if is_void => {}
             Outcome::Service(service) => self.see_service(service, asked),
-            Outcome::VirtualIp(vip) => self.see_virtual_ip(now, vip, asked),
+            Outcome::VirtualIp(vip) => {
+                self.note_own_claims(effect, &vip);
+                self.see_virtual_ip(now, vip, asked);
+            }
             Outcome::Pool(pool) => self.see_pool(pool),
             Outcome::Gone => {
                 let uid = subject::exactly_of(effect).map(|object| object.uid.as_str());
@@ -94,6 +97,15 @@ impl Mind {
             Refusal::NotLeading | Refusal::Unavailable(_) => self.pending.failed(&subject, now.monotonic),
         }
         self.has_landed(effect, subject);
+    }
+
+    /// Notes whose claims this process has written itself.
+    fn note_own_claims(&mut self, effect: &Effect, vip: &VirtualIP) {
+        let (Effect::CreateVirtualIp { .. } | Effect::UpdateVirtualIp { .. }) = effect else { return };
+        let Some(address) = vip.address() else { return };
+        if let Some(key) = self.claimant_of.get(&address) {
+            self.own_claims.insert((address, key.clone()));
+        }
     }
 
     fn knows(&self, subject: &Subject) -> bool {

@@ -167,6 +167,9 @@ impl Mind {
         if !self.may_act_at(address, key, now) {
             return;
         }
+        if !self.knows_newer_than_claim(address, key) {
+            return self.ask_for_service(now, key, Some(address), out);
+        }
         let virtual_ip = exactly(&vip.metadata);
         if !self.without_history.contains(&address) && !has_history(&vip, &claim.uid, now) {
             let holder = PastHolder {
@@ -202,6 +205,14 @@ impl Mind {
         for sharing_key in sharing_keys(vip) {
             self.wake_sharers(&sharing_key);
         }
+    }
+
+    /// Whether what is known of a Service is newer than its claim on the address. Where another
+    /// controller has written that, a watch that lags may still tell of the time before.
+    fn knows_newer_than_claim(&self, address: IpAddr, key: &ClaimRef) -> bool {
+        let Some(known) = self.services.known(key) else { return true };
+        let learned = self.vips.known(address).map_or(0, |vip| vip.learned);
+        known.live >= learned || self.own_claims.contains(&(address, key.clone()))
     }
 
     /// The next step of a VirtualIP that nobody claims.
