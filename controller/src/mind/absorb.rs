@@ -372,6 +372,7 @@ impl Mind {
             return;
         }
         if self.book.put_pool(pool) {
+            self.history.reconsider(None);
             self.mark_services();
             self.mark_pools();
             self.mark_unclaimed();
@@ -382,8 +383,7 @@ impl Mind {
 
     fn pool_is_gone(&mut self, name: &str) {
         self.pending.void(&Subject::Pool(name.to_owned()), None);
-        self.history.takes_off(name);
-        self.history_has_landed(name);
+        self.history.reconsider(Some(name));
         self.book.remove_pool(name);
         self.pool_counted.remove(name);
         self.mark_services();

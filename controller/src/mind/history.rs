@@ -54,6 +54,16 @@ impl History {
         addresses
     }
 
+    /// Pools have changed, so that what was noted in one may belong in another, or the pool is gone with all
+    /// that was noted there.
+    pub(super) fn reconsider(&mut self, gone: Option<&str>) {
+        self.noted.clear();
+        if let Some(pool) = gone {
+            self.open.remove(pool);
+            self.under_way.remove(pool);
+        }
+    }
+
     /// The VirtualIP has changed, so that there may be more to note, or is gone.
     pub(super) fn forget(&mut self, address: IpAddr) {
         self.noted.remove(&address);

@@ -223,6 +223,7 @@ impl Chaos {
         let Some(effect) = self.cluster.strays.pop_front() else { return false };
         let before = self.before(&effect);
         self.cluster.api.apply(&effect);
+        self.ledger.came_late |= before.vip_name.is_some();
         self.note(format!("late {} {}", effect.name(), about(&effect)));
         self.after(before);
         true
@@ -272,7 +273,7 @@ impl Chaos {
                 continue;
             }
             invariants::by_the_rules(&self.cluster.api, &self.ledger, vip, was, claim);
-            if self.cluster.controllers.len() == 1 {
+            if self.cluster.controllers.len() == 1 && !self.ledger.came_late {
                 invariants::quota(&self.cluster.api, &self.ledger, vip, was, claim);
             }
         }

@@ -197,7 +197,8 @@ pub fn by_the_rules(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&Vir
 }
 
 /// `quota`: a namespace that comes to use one more address of a pool uses no more than it may by some
-/// state of the pool that the controller may have decided on. Holds for a single controller.
+/// state of the pool that the controller may have decided on. Holds for a single controller, and as long as
+/// no claim of a predecessor comes late: quotas are counted by who decides, not by the API server.
 pub fn quota(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>, claim: &Claim) {
     let Some(pool) = is.spec.pool.as_deref() else { return };
     let uses = |vip: &VirtualIP| {

@@ -38,6 +38,8 @@ pub struct Ledger {
     lasting: BTreeSet<String>,
     /// Addresses whose VirtualIPs have vanished under their claims since the last quiet.
     vanished: BTreeSet<IpAddr>,
+    /// A claim of a controller that is no more has arrived late since the last quiet.
+    pub came_late: bool,
     /// Who was on an address beside one that was edited since the last quiet.
     beside: BTreeSet<(String, IpAddr)>,
     /// Who showed or claimed which address, in these states.
@@ -94,6 +96,7 @@ impl Ledger {
             states.drain(..states.len() - 1);
         }
         self.beside.clear();
+        self.came_late = false;
         let one = |(name, object): (&String, &Arc<IPPool>)| (name.clone(), vec![Arc::clone(object)]);
         self.pools = api.pools.iter().map(one).collect();
         let one = |(name, object): (&String, &Arc<Service>)| (name.clone(), vec![Arc::clone(object)]);

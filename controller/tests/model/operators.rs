@@ -54,7 +54,7 @@ impl Chaos {
             let mut new = pool(name, RANGES[if name == "red" { 0 } else { self.random.below(RANGES.len()) }]);
             let after = (*self.random.pick(&["40s", "40s", "10m"])).to_owned();
             new.spec.reservations = Some(Reservations { expire_after: Some(after) });
-            new.spec.release_delay = Some((*self.random.pick(&["40s", "5m", "5m"])).to_owned());
+            new.spec.release_delay = Some((*self.random.pick(&["40s", "10m", "10m"])).to_owned());
             if self.random.once_in(2) {
                 new.spec.sharing = Some(Sharing { namespaces: vec!["shop".into(), "office".into()] });
             }
@@ -77,7 +77,7 @@ impl Chaos {
             None => {
                 let mut new = pool(name, RANGES[self.random.below(RANGES.len())]);
                 new.spec.reservations = Some(Reservations { expire_after: Some("10m".to_owned()) });
-                new.spec.release_delay = Some("5m".to_owned());
+                new.spec.release_delay = Some("10m".to_owned());
                 edit_pool(&mut new, &mut self.random);
                 edit_pool(&mut new, &mut self.random);
                 edit_pool(&mut new, &mut self.random);
