@@ -337,7 +337,9 @@ impl Mind {
             }
         }
         if changed && self.book.set_cluster(ClusterUse::Services, self.service_ranges.all()) {
+            self.history.reconsider(None);
             self.mark_services();
+            self.mark_unclaimed();
             self.mark_pools();
         }
     }

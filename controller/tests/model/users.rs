@@ -244,10 +244,10 @@ fn a_wish(which: usize, service: &Service, api: &Api) -> Option<(&'static str, S
         35 => Some(ip("10.0.0.300")),
         // The rarest once more.
         36 | 37 => a_wish(4, service, api),
-        38 => a_wish(27, service, api),
+        38 | 44 => a_wish(27, service, api),
         39 => a_wish(26, service, api),
         40 | 41 => a_wish(22, service, api),
-        42 => vip_that(&|vip| vip.spec.claims.iter().any(|claim| claim.sharing.is_some())),
+        42 | 43 => vip_that(&|vip| vip.spec.claims.iter().any(|claim| claim.sharing.is_some())),
         _ => a_wish(9, service, api),
     }
 }
