@@ -252,6 +252,13 @@ impl Mind {
             claims.chain(kept).filter_map(|namespace| Some((named?, namespace))).collect();
         let claimant = self.claimant_of.get(&address).map(|key| key.namespace.as_str());
         users.extend(claimant.and_then(|namespace| Some((named?, namespace))));
+        // Those whose VirtualIP has vanished get it back, and use it meanwhile.
+        for holder in self.book.holders(address) {
+            let Holder::Lost(key) = holder else { continue };
+            let lost = self.lost.get(key).and_then(|lost| lost.get(&address));
+            let pool = lost.and_then(|lost| lost.spec.pool.as_deref()).or(lies_in);
+            users.extend(pool.map(|pool| (pool, key.namespace.as_str())));
+        }
         let changes = self.usage.set(address, &users);
         if changes.iter().any(|change| change.less) {
             self.waiting.freed();

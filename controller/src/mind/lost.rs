@@ -43,6 +43,7 @@ impl Mind {
             }
         }
         self.let_go(address, &Holder::Lost(key.clone()));
+        self.settle_usage(address);
     }
 
     /// Forgets what the Service has lost and does not want back, once that is certain.

@@ -7,6 +7,7 @@ use landfall_crds::{
 };
 
 use crate::chaos::Chaos;
+use crate::ledger::holder;
 use crate::objects::{namespace, node, pool, service_cidr};
 use crate::random::Random;
 use crate::users::NAMES;
@@ -180,8 +181,12 @@ impl Chaos {
                 let says = format!("reserve-later {address}: {}", serde_json::json!(reservation));
                 let mut object = (**known).clone();
                 object.spec.reservation = Some(reservation);
+                let claims: Vec<String> = object.spec.claims.iter().map(holder).collect();
                 self.cluster.api.put_vip(object);
                 self.was_done(says);
+                if self.random.once_in(2) {
+                    claims.iter().for_each(|service| self.delete(service));
+                }
             }
         }
     }

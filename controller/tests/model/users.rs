@@ -37,7 +37,7 @@ impl Chaos {
             },
             6 | 7 => self.edit_request(&key),
             8 | 9 | 24 => self.edit(&key, "wish-in-vain", Self::wish_in_vain),
-            10 => self.delete(&key),
+            10 => self.delete_and_covet(&key),
             11 => self.edit(&key, "flip-type", |_, service| {
                 let spec = service.spec.as_mut().unwrap();
                 let is_balancer = spec.type_.as_deref() == Some("LoadBalancer");
@@ -73,7 +73,7 @@ impl Chaos {
                 self.become_quiet();
             }
             25 => self.edit_request(&key),
-            26..=32 => self.delete(&key),
+            26..=32 => self.delete_and_covet(&key),
             33..=48 => self.edit(&key, "wish-in-vain", Self::wish_in_vain),
             _ => self.an_operator_acts(),
         }
@@ -119,6 +119,20 @@ impl Chaos {
         let says = format!("create {namespace}/{name} {}", wishes(&new));
         self.cluster.api.put_service(new);
         self.was_done(says);
+    }
+
+    /// One Service goes, and another one asks for what it had.
+    fn delete_and_covet(&mut self, key: &str) {
+        let had = self.cluster.api.services.get(key).and_then(|service| addresses(service).first().copied());
+        self.delete(key);
+        let (namespace, name) = *self.random.pick(&NAMES);
+        let other = format!("{namespace}/{name}");
+        if let Some(had) = had.filter(|_| other != key) {
+            self.edit(&other, "covet", |_, service| {
+                clear_wishes(service);
+                annotate(service, annotations::IPS, Some(&had.to_string()));
+            });
+        }
     }
 
     pub fn delete(&mut self, key: &str) {
