@@ -55,7 +55,7 @@ impl Chaos {
             let mut new = pool(name, RANGES[if name == "red" { 0 } else { self.random.below(RANGES.len()) }]);
             let after = (*self.random.pick(&["40s", "40s", "10m"])).to_owned();
             new.spec.reservations = Some(Reservations { expire_after: Some(after) });
-            new.spec.release_delay = Some((*self.random.pick(&["40s", "10m", "10m"])).to_owned());
+            new.spec.release_delay = Some((*self.random.pick(&["40s", "10m", "2h"])).to_owned());
             if self.random.once_in(2) {
                 new.spec.sharing = Some(Sharing { namespaces: vec!["shop".into(), "office".into()] });
             }
@@ -78,7 +78,7 @@ impl Chaos {
             None => {
                 let mut new = pool(name, RANGES[self.random.below(RANGES.len())]);
                 new.spec.reservations = Some(Reservations { expire_after: Some("10m".to_owned()) });
-                new.spec.release_delay = Some("10m".to_owned());
+                new.spec.release_delay = Some("2h".to_owned());
                 edit_pool(&mut new, &mut self.random);
                 edit_pool(&mut new, &mut self.random);
                 edit_pool(&mut new, &mut self.random);
@@ -170,7 +170,13 @@ impl Chaos {
                 self.cluster.api.put_vip(VirtualIP::new(&vip, spec));
                 self.was_done(says);
             }
-            Some(known) if known.spec.reservation.is_some() && !self.random.once_in(3) => {}
+            Some(known) if known.spec.reservation.is_some() && !self.random.once_in(3) => {
+                // It is kept without anybody on it.
+                let claims: Vec<String> = known.spec.claims.iter().map(holder).collect();
+                if self.random.once_in(3) {
+                    claims.iter().for_each(|service| self.delete(service));
+                }
+            }
             Some(known) if known.spec.reservation.is_some() => {
                 let mut object = (**known).clone();
                 object.spec.reservation = None;
