@@ -23,7 +23,7 @@ use chaos::Chaos;
 use coverage::Coverage;
 
 /// So many seeds are run, half of them with two controllers.
-const SEEDS: u64 = 1240;
+const SEEDS: u64 = 1100;
 /// Each of these is four times some disorder, and quiet after it.
 const ROUNDS: usize = 4;
 const STEPS: usize = 400;
