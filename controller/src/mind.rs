@@ -45,6 +45,7 @@ use landfall_crds::{ClaimRef, IPPool, Speaker, VirtualIP, names};
 use crate::effects::{Effect, Note, Outcome};
 use crate::granting::book::AddressBook;
 use crate::granting::plan::{Lost, View};
+use crate::granting::tally::Tallies;
 use crate::granting::usage::Usage;
 use crate::granting::verdict::Classes;
 use crate::ranking::Loads;
@@ -52,7 +53,7 @@ use crate::world::cluster_ranges::ServiceRanges;
 use crate::world::endpoints::Endpoints;
 use crate::world::namespaces::Namespaces;
 use crate::world::nodes::Nodes;
-use crate::world::store::Store;
+use crate::world::store::{Index, Store};
 use crate::world::virtual_ips::VirtualIps;
 use balance::Balance;
 pub use explain::Explanation;
@@ -189,6 +190,7 @@ pub struct Mind {
     book: AddressBook,
     usage: Usage,
     loads: Loads,
+    tallies: Tallies,
     lost: Lost,
     /// Claims that are being written, both ways.
     claiming: BTreeMap<ClaimRef, BTreeSet<IpAddr>>,
@@ -208,9 +210,9 @@ pub struct Mind {
     /// What the book counted when those who go without were last asked.
     exhaustions: u64,
     /// Since when a Service's addresses are not all announced.
-    unannounced: BTreeMap<ClaimRef, Instant>,
+    unannounced: Index<ClaimRef, Instant>,
     /// When the conditions of a Service were last written by themselves.
-    conditions_written: BTreeMap<ClaimRef, Instant>,
+    conditions_written: Index<ClaimRef, Instant>,
     /// Services (by uid) of others whose owners have been told.
     told: BTreeSet<String>,
     /// When each pool's addresses were last counted.
@@ -244,6 +246,7 @@ impl Mind {
             book: AddressBook::default(),
             usage: Usage::default(),
             loads: Loads::default(),
+            tallies: Tallies::default(),
             lost: Lost::new(),
             claiming: BTreeMap::new(),
             claimant_of: BTreeMap::new(),
@@ -255,8 +258,8 @@ impl Mind {
             dirty: BTreeSet::new(),
             waiting: Waiting::default(),
             exhaustions: 0,
-            unannounced: BTreeMap::new(),
-            conditions_written: BTreeMap::new(),
+            unannounced: Index::default(),
+            conditions_written: Index::default(),
             told: BTreeSet::new(),
             pool_counted: BTreeMap::new(),
             history: History::default(),
@@ -366,12 +369,18 @@ impl Mind {
         if !self.was_acting {
             return;
         }
-        let rank = match &subject {
+        let turn = self.in_turn(subject);
+        self.dirty.insert(turn);
+    }
+
+    /// A subject, after what says when its turn comes.
+    fn in_turn(&self, subject: Subject) -> (u8, i64, Subject) {
+        let (rank, age) = match &subject {
             Subject::VirtualIp(_) => (0, 0),
             Subject::Service(key) => (1, self.age(key)),
             Subject::Pool(_) => (2, 0),
         };
-        self.dirty.insert((rank.0, rank.1, subject));
+        (rank, age, subject)
     }
 
     fn mark_all(&mut self) {
@@ -387,14 +396,20 @@ impl Mind {
 
     /// All Services, and those that are missing but claim something or did.
     fn mark_services(&mut self) {
-        let known = self.services.keys().cloned();
-        let claiming = self.vips.store.iter().flat_map(|(_, vip)| crate::world::virtual_ips::concerns(vip));
-        for key in known.chain(claiming).chain(self.lost.keys().cloned()).collect::<BTreeSet<_>>() {
-            self.mark(Subject::Service(key));
+        if !self.was_acting {
+            return;
         }
+        let known = self.services.keys().cloned();
+        let missing = self.vips.services().filter(|key| self.services.get(key).is_none()).cloned();
+        let all = known.chain(missing).chain(self.lost.keys().cloned());
+        // All at once: to sort many costs less than to put each in its place.
+        let mut all = all.map(|key| self.in_turn(Subject::Service(key))).collect();
+        self.dirty.append(&mut all);
     }
 
+    /// All pools, of whose addresses nothing is known to be as it was.
     fn mark_pools(&mut self) {
+        self.tallies.forget();
         for name in self.book.pools().map(|(name, _)| name.to_owned()).collect::<Vec<_>>() {
             self.mark(Subject::Pool(name));
         }

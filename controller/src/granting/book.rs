@@ -3,7 +3,7 @@
 //! Free addresses are kept as ranges per pool and maintained as holders come and go, so that to find
 //! the lowest one costs the same in a /64 as in a /28.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -48,6 +48,13 @@ pub enum Holder {
     Busy,
 }
 
+impl Holder {
+    /// Whether a node or a gateway holds the address.
+    pub fn is_node(&self) -> bool {
+        matches!(self, Self::Node(_) | Self::Gateway(_))
+    }
+}
+
 /// A pool with what follows from its spec and from the other pools.
 #[derive(Debug)]
 pub struct Pool {
@@ -66,6 +73,8 @@ pub struct Pool {
     /// Fields of its spec that are not enforced, so that it is not used.
     pub not_implemented: Vec<&'static str>,
     pub(super) free: AddressSet,
+    /// Its place among all pools, best first.
+    pub(super) rank: usize,
 }
 
 /// What the cluster itself uses addresses for.
@@ -105,6 +114,8 @@ pub struct AddressBook {
     pools: BTreeMap<String, Pool>,
     /// Names of the pools, best first: priority, then age, then name.
     order: Vec<String>,
+    /// The ranks of the pools that have free addresses, by family: exhausted ones cost no search any time.
+    open: BTreeSet<(Family, usize)>,
     /// The pools' own parts, by first address: last address and pool. No two overlap.
     ranges: BTreeMap<IpAddr, (IpAddr, String)>,
     holders: BTreeMap<IpAddr, Vec<Holder>>,
@@ -142,6 +153,7 @@ impl AddressBook {
                 errors,
                 not_implemented,
                 free: AddressSet::new(),
+                rank: 0,
             },
         );
         self.redraw();
@@ -185,6 +197,12 @@ impl AddressBook {
         best.sort();
         self.order = best.into_iter().map(|(_, _, name)| name.clone()).collect();
 
+        for (rank, name) in self.order.iter().enumerate() {
+            if let Some(pool) = self.pools.get_mut(name) {
+                pool.rank = rank;
+            }
+        }
+        self.open.clear();
         self.ranges.clear();
         let mut older = AddressSet::new();
         let mut drawn: Vec<String> = Vec::new();
@@ -219,6 +237,9 @@ impl AddressBook {
                     pool.free.remove(AddressRange::single(held));
                 }
             }
+            let families = [Family::IPv4, Family::IPv6].into_iter();
+            let open = families.filter(|family| pool.free.first(*family).is_some());
+            self.open.extend(open.map(|family| (family, pool.rank)));
             self.pools.insert(name.clone(), pool);
             drawn.push(name.clone());
         }
@@ -226,8 +247,7 @@ impl AddressBook {
 
     /// The pool that the address belongs to.
     pub fn pool_of(&self, address: IpAddr) -> Option<&str> {
-        let (_, (last, name)) = self.ranges.range(..=address).next_back()?;
-        (Family::of(*last) == Family::of(address) && address <= *last).then_some(name.as_str())
+        name_in(&self.ranges, address)
     }
 
     /// A pool by name.
@@ -240,6 +260,16 @@ impl AddressBook {
         self.order.iter().filter_map(|name| Some((name.as_str(), self.pools.get(name)?)))
     }
 
+    /// The pools that have a free address of the family, best first, and the lowest of these.
+    pub fn open_pools(&self, family: Family) -> impl Iterator<Item = (&str, &Pool, IpAddr)> {
+        let ranks = self.open.range((family, 0)..=(family, usize::MAX));
+        ranks.filter_map(move |(_, rank)| {
+            let name = self.order.get(*rank)?;
+            let pool = self.pools.get(name)?;
+            Some((name.as_str(), pool, pool.free.first(family)?))
+        })
+    }
+
     /// Whether there is no pool.
     pub fn has_no_pools(&self) -> bool {
         self.pools.is_empty()
@@ -248,15 +278,18 @@ impl AddressBook {
     /// Notes that `holder` holds the address.
     pub fn hold(&mut self, address: IpAddr, holder: Holder) {
         let holders = self.holders.entry(address).or_default();
+        let was_free = holders.is_empty();
         if let Err(place) = holders.binary_search(&holder) {
             holders.insert(place, holder);
         }
-        if holders.len() == 1 {
-            let was_last = self.with_free(address, |free| {
-                free.remove(AddressRange::single(address));
-                free.first(Family::of(address)).is_none()
-            });
-            self.exhaustions += u64::from(was_last == Some(true));
+        let family = Family::of(address);
+        if was_free && let Some(pool) = self.pool_of_mut(address) {
+            pool.free.remove(AddressRange::single(address));
+            if pool.free.first(family).is_none() {
+                let rank = pool.rank;
+                self.open.remove(&(family, rank));
+                self.exhaustions += 1;
+            }
         }
     }
 
@@ -268,7 +301,11 @@ impl AddressBook {
             return false;
         }
         self.holders.remove(&address);
-        self.with_free(address, |free| free.insert(AddressRange::single(address)));
+        if let Some(pool) = self.pool_of_mut(address) {
+            pool.free.insert(AddressRange::single(address));
+            let rank = pool.rank;
+            self.open.insert((Family::of(address), rank));
+        }
         true
     }
 
@@ -277,12 +314,10 @@ impl AddressBook {
         self.holders.get(&address).map_or(&[], Vec::as_slice)
     }
 
-    /// Addresses of the pool's own part that somebody holds.
-    pub fn held_in<'a>(&'a self, pool: &'a Pool) -> impl Iterator<Item = (IpAddr, &'a [Holder])> {
-        pool.own
-            .ranges()
-            .flat_map(|range| self.holders.range(range.first()..=range.last()))
-            .map(|(address, holders)| (*address, holders.as_slice()))
+    /// Addresses of the range that somebody holds, the lowest first.
+    pub fn held_within(&self, range: AddressRange) -> impl Iterator<Item = (IpAddr, &[Holder])> {
+        let held = self.holders.range(range.first()..=range.last());
+        held.map(|(address, holders)| (*address, holders.as_slice()))
     }
 
     /// The lowest free address of the family in the pool.
@@ -295,11 +330,15 @@ impl AddressBook {
         self.exhaustions
     }
 
-    fn with_free<T>(&mut self, address: IpAddr, change: impl FnOnce(&mut AddressSet) -> T) -> Option<T> {
-        let name = self.pool_of(address).map(str::to_owned)?;
-        let pool = self.pools.get_mut(&name)?;
-        Some(change(&mut pool.free))
+    fn pool_of_mut(&mut self, address: IpAddr) -> Option<&mut Pool> {
+        self.pools.get_mut(name_in(&self.ranges, address)?)
     }
+}
+
+/// The pool in whose range the address lies.
+fn name_in(ranges: &BTreeMap<IpAddr, (IpAddr, String)>, address: IpAddr) -> Option<&str> {
+    let (_, (last, name)) = ranges.range(..=address).next_back()?;
+    (Family::of(*last) == Family::of(address) && address <= *last).then_some(name.as_str())
 }
 
 /// Sorts pools by age; one that has no time yet is the youngest.
@@ -412,6 +451,14 @@ mod tests {
             for (name, pool) in fresh.pools() {
                 prop_assert_eq!(&pool.free, &book.pool(name).unwrap().free);
             }
+            let open = |book: &AddressBook| -> Vec<(String, IpAddr)> {
+                let open = book.open_pools(Family::IPv4);
+                open.map(|(name, _, lowest)| (name.to_owned(), lowest)).collect()
+            };
+            let free = fresh.pools().filter_map(|(name, pool)| {
+                Some((name.to_owned(), pool.free.first(Family::IPv4)?))
+            });
+            prop_assert_eq!(open(&book), free.collect::<Vec<_>>());
         }
     }
 }

@@ -14,9 +14,18 @@ use super::plan::View;
 use super::request::{Request, annotation, sharing_key};
 use super::rules::scope_serves;
 use super::sharing::{Party, fits};
-use super::verdict::{addresses, has_our_finalizer};
+use super::verdict::has_our_finalizer;
 use crate::status::is_shown_by_us;
 use crate::world::virtual_ips::{claim_in, claim_of, key_of_claim};
+
+/// The addresses that the Service has, in all families.
+#[derive(Clone, Copy)]
+pub(super) struct Has<'a> {
+    /// It claims their VirtualIPs.
+    pub(super) claimed: &'a [IpAddr],
+    /// Its status shows them.
+    pub(super) shown: &'a [IpAddr],
+}
 
 /// An address that the Service has or had.
 #[derive(Clone, Debug)]
@@ -53,9 +62,10 @@ pub(super) fn candidates(
     service: &Service,
     key: &ServiceKey,
     request: Option<&Request>,
+    has: Has<'_>,
     family: Family,
 ) -> Vec<Candidate> {
-    let in_status = addresses(service);
+    let Has { claimed, shown: in_status } = has;
     let judge = |address: IpAddr, pool: Option<&str>, claim: Option<&Claim>| {
         let Some(request) = request else { return (true, false) };
         let accepted = request.accepts(address, pool) || request.accepts(address, view.book.pool_of(address));
@@ -69,9 +79,9 @@ pub(super) fn candidates(
                 .iter()
                 .any(|holder| matches!(holder, Holder::Status(by) if !are_beside(view, address, key, by)))
     };
-    let mut candidates: Vec<Candidate> = view
-        .vips
-        .claimed_by(key)
+    let mut candidates: Vec<Candidate> = claimed
+        .iter()
+        .copied()
         .filter(|address| Family::of(*address) == family && !of_another(*address))
         .filter_map(|address| {
             let vip = view.vips.get(address)?;

@@ -351,13 +351,19 @@ fn from_named(seeker: &Seeker<'_>, asked: &[String], family: Family) -> Result<C
         return Err(Wait::new(reasons::POOL_UNKNOWN, message, Until::Edited));
     }
     let pools = asked.iter().filter_map(|name| Some((name.as_str(), book.pool(name)?)));
-    let until = Until::Any { family, pools: Some(asked.to_vec()) };
-    lowest_of(seeker, pools, family, false).map_err(|refusals| refusals.into_wait(family, until))
+    let until = || Until::Any { family, pools: Some(asked.to_vec()) };
+    lowest_of(seeker, pools, family, false).map_err(|refusals| refusals.into_wait(family, until()))
 }
 
 /// The lowest free address of the best pool that gives to everybody.
 fn from_any(seeker: &Seeker<'_>, family: Family) -> Result<Chosen, Wait> {
     let book = seeker.view.book;
+    let serves = |(name, pool, _): &(&str, &Pool, IpAddr)| {
+        pool.object.spec.auto_assign && seeker.is_served_by(name, pool, None).is_ok()
+    };
+    if let Some((name, _, address)) = book.open_pools(family).find(serves) {
+        return Ok(Chosen { address, pool: Some(name.to_owned()) });
+    }
     let until = Until::Any { family, pools: None };
     if book.has_no_pools() {
         let message = "there is no IPPool: create one whose spec.addresses holds addresses of your LAN";
@@ -400,7 +406,9 @@ pub fn could_have(seeker: &Seeker<'_>, family: Family, pools: Option<&[String]>)
     };
     match pools {
         Some(names) => names.iter().any(|name| book.pool(name).is_some_and(|pool| can(name, pool))),
-        None => book.pools().any(|(name, pool)| pool.object.spec.auto_assign && can(name, pool)),
+        None => book.open_pools(family).any(|(name, pool, _)| {
+            pool.object.spec.auto_assign && seeker.is_served_by(name, pool, None).is_ok()
+        }),
     }
 }
 

@@ -1,13 +1,14 @@
 //! What a Service's claim looks like in the spec of a VirtualIP.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use landfall_crds::{
-    Announce, Claim, ClaimRef, ClaimTerms, Fallback, IPPool, Placement, Port, Protocol, TrafficPolicy,
-    VirtualIPSpec,
+    Announce, Candidate, Claim, ClaimRef, ClaimTerms, Fallback, IPPool, Placement, Port, Protocol,
+    TrafficPolicy, VirtualIPSpec,
 };
 
 use super::ServiceKey;
@@ -16,7 +17,7 @@ use super::request::{Request, sharing_key};
 use super::sharing::sharing_of;
 use super::source_ranges::has_source_ranges;
 use crate::conditions::whole_seconds;
-use crate::world::virtual_ips::{claim_in, key_of_claim};
+use crate::world::virtual_ips::{claim_in, is_of};
 
 /// What a claim is made from.
 #[derive(Clone, Copy, Debug)]
@@ -117,36 +118,64 @@ pub fn announce(pool: &IPPool) -> Option<Announce> {
     (!interfaces.is_empty()).then_some(Announce { interfaces, fallback: Fallback::None })
 }
 
-/// The spec of a VirtualIP with the Service's claim as it is now; other claims stay.
+/// What a VirtualIP should say, to be compared with what it says. Its order of nodes is long and stands
+/// most of the time, so that it is not copied before something has changed.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    /// All but the placement.
+    pub spec: VirtualIPSpec,
+    /// The epoch of the placement.
+    pub epoch: i64,
+    /// The nodes that may announce, best first.
+    pub candidates: Cow<'a, [Candidate]>,
+}
+
+impl Draft<'_> {
+    /// Whether the spec says all of it already.
+    pub fn is(&self, known: &VirtualIPSpec) -> bool {
+        let VirtualIPSpec { address, pool, claims, ports, placement, announce, reservation } = known;
+        self.spec.address == *address
+            && self.spec.pool == *pool
+            && self.spec.claims == *claims
+            && self.spec.ports == *ports
+            && self.spec.announce == *announce
+            && self.spec.reservation == *reservation
+            && placement
+                .as_ref()
+                .is_some_and(|known| known.epoch == self.epoch && known.candidates == *self.candidates)
+    }
+
+    /// The whole spec.
+    pub fn into_spec(self) -> VirtualIPSpec {
+        let placement = Placement { epoch: self.epoch, candidates: self.candidates.into_owned() };
+        VirtualIPSpec { placement: Some(placement), ..self.spec }
+    }
+}
+
+/// The address, the claims and the ports of a VirtualIP with the Service's claim as it is now; other claims
+/// stay.
 pub fn with_claim(
     current: Option<&VirtualIPSpec>,
     address: IpAddr,
     claiming: &Claiming<'_>,
-    placement: Placement,
 ) -> VirtualIPSpec {
-    let mut spec = current.cloned().unwrap_or_default();
     let key = claiming.key;
-    spec.address = address.to_string();
-    let claim = claiming.claim(claim_in(&spec.claims, key));
-    match spec.claims.iter_mut().find(|known| known.namespace == key.namespace && known.name == key.name) {
-        Some(known) => *known = claim,
-        None => spec.claims.push(claim),
-    }
+    let known = current.map(|spec| spec.claims.as_slice()).unwrap_or_default();
+    let mut claims: Vec<Claim> = known.iter().filter(|claim| !is_of(claim, key)).cloned().collect();
+    let place = known.iter().position(|claim| is_of(claim, key)).unwrap_or(claims.len());
+    claims.insert(place, claiming.claim(claim_in(known, key)));
     // Ports keep the place of their claim, so that Services on one address agree on the order.
-    let mut all: Vec<Port> = std::mem::take(&mut spec.ports);
-    all.retain(|port| port.claim != *key);
+    let before = current.map(|spec| spec.ports.as_slice()).unwrap_or_default();
+    let mut all: Vec<Port> = before.iter().filter(|port| port.claim != *key).cloned().collect();
     all.extend(ports(claiming.service, key));
-    let place = |port: &Port| spec.claims.iter().position(|claim| key_of_claim(claim) == port.claim);
-    all.sort_by_key(place);
-    spec.ports = all;
-    spec.placement = Some(placement);
-    spec
+    all.sort_by_key(|port| claims.iter().position(|claim| is_of(claim, &port.claim)));
+    VirtualIPSpec { address: address.to_string(), claims, ports: all, ..VirtualIPSpec::default() }
 }
 
 /// The spec of a VirtualIP without the Service's claim. Placement stays, for its epoch.
 pub fn without_claim(current: &VirtualIPSpec, key: &ClaimRef) -> VirtualIPSpec {
     let mut spec = current.clone();
-    spec.claims.retain(|claim| claim.namespace != key.namespace || claim.name != key.name);
+    spec.claims.retain(|claim| !is_of(claim, key));
     spec.ports.retain(|port| port.claim != *key);
     spec
 }

@@ -15,6 +15,7 @@ pub mod reservation;
 pub mod rules;
 pub mod sharing;
 pub mod source_ranges;
+pub(crate) mod tally;
 pub mod usage;
 pub mod verdict;
 pub mod wait;

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
-use landfall_crds::Outside;
 
 use super::ServiceKey;
 use super::choice::asker;
@@ -12,9 +11,6 @@ use super::request::{Request, read};
 use super::rules::serves;
 use crate::world::store::Store;
 use crate::world::virtual_ips::{claim_of, key_of_claim};
-
-/// At most so many addresses are listed in a pool's status.
-const MOST_LISTED: usize = 64;
 
 /// Why the pool that the address was taken from would not give it to the Service now; nothing if it
 /// would, quota aside.
@@ -39,26 +35,18 @@ pub fn outside(
     Some(format!("pool {name} {}", refused.text))
 }
 
-/// The addresses that were granted from the pool and that it would not grant now.
-pub(crate) fn outside_of(
+/// Whether the address was taken from the pool, and some Service that claims it would not be given it now.
+pub(super) fn is_outside(
     view: View<'_>,
     services: &Store<ServiceKey, Service>,
+    address: IpAddr,
     name: &str,
-) -> Option<Outside> {
-    let mut outside_of = Outside::default();
-    for address in view.vips.of_pool(name) {
-        let claims = view.vips.get(address).map(|vip| vip.spec.claims.as_slice()).unwrap_or_default();
-        let is_outside = claims.iter().any(|claim| {
+) -> bool {
+    let Some(vip) = view.vips.get(address) else { return false };
+    vip.spec.pool.as_deref() == Some(name)
+        && vip.spec.claims.iter().any(|claim| {
             let key = key_of_claim(claim);
             let Some(service) = services.get(&key) else { return false };
             outside(view, service, &key, read(service).ok().as_ref(), address, name).is_some()
-        });
-        if is_outside {
-            outside_of.count += 1;
-            if outside_of.addresses.len() < MOST_LISTED {
-                outside_of.addresses.push(address.to_string());
-            }
-        }
-    }
-    (outside_of.count > 0).then_some(outside_of)
+        })
 }

@@ -10,7 +10,7 @@ use landfall_crds::{Claim, IPPool, VirtualIPSpec};
 
 use super::ServiceKey;
 use super::book::AddressBook;
-use super::candidates::{candidates, is_contested};
+use super::candidates::{Has, candidates, is_contested};
 use super::choice::{Chosen, Seeker, choose};
 use super::request::{Request, families, pools};
 use super::sharing::{Party, fits};
@@ -164,8 +164,11 @@ impl Plan {
 pub fn plan(view: View<'_>, service: &Service, key: &ServiceKey, request: &Result<Request, Wait>) -> Plan {
     let mut plan = Plan::default();
     let mut given: Vec<String> = Vec::new();
+    let claimed: Vec<IpAddr> = view.vips.claimed_by(key).collect();
+    let shown = addresses(service);
     for family in families(service) {
-        let asking = Asking { view, service, key, request, family, given: &given };
+        let has = Has { claimed: &claimed, shown: &shown };
+        let asking = Asking { view, service, key, request, has, family, given: &given };
         let family = asking.plan();
         if let Slot::Take(chosen) | Slot::Switch { to: chosen, .. } = &family.slot {
             given.extend(chosen.pool.clone());
@@ -175,7 +178,7 @@ pub fn plan(view: View<'_>, service: &Service, key: &ServiceKey, request: &Resul
     let spec = service.spec.as_ref();
     let both_or_none = spec.and_then(|spec| spec.ip_family_policy.as_deref()) == Some("RequireDualStack");
     let lacks_one = plan.families.iter().any(|family| family.slot == Slot::Empty);
-    if both_or_none && lacks_one && addresses(service).is_empty() {
+    if both_or_none && lacks_one && shown.is_empty() {
         for family in &mut plan.families {
             if let Slot::Take(chosen) = &family.slot {
                 plan.forgone.extend(
@@ -191,7 +194,7 @@ pub fn plan(view: View<'_>, service: &Service, key: &ServiceKey, request: &Resul
             }
         }
     }
-    plan.surplus = view.vips.claimed_by(key).filter(|address| !plan.wants(*address)).collect();
+    plan.surplus = claimed.into_iter().filter(|address| !plan.wants(*address)).collect();
     plan
 }
 
@@ -201,6 +204,7 @@ struct Asking<'a> {
     service: &'a Service,
     key: &'a ServiceKey,
     request: &'a Result<Request, Wait>,
+    has: Has<'a>,
     family: Family,
     /// Pools from which it is being given an address in another family.
     given: &'a [String],
@@ -213,22 +217,22 @@ impl Asking<'_> {
     }
 
     fn slot(&self) -> (Slot, Option<Wait>) {
-        let Self { view, service, key, family, .. } = *self;
+        let Self { view, service, key, has, family, .. } = *self;
         let of_family = |address: &IpAddr| Family::of(*address) == family;
         let under_way = view.claiming.get(key).into_iter().flatten();
         if let Some(address) = under_way.copied().find(of_family) {
             return (Slot::UnderWay(address), None);
         }
-        let contested = addresses(service)
-            .into_iter()
-            .find(|address| of_family(address) && is_contested(view, service, key, *address));
+        let mut shown = has.shown.iter().copied();
+        let contested =
+            shown.find(|address| of_family(address) && is_contested(view, service, key, *address));
         if let Some(address) = contested {
             return (Slot::UnderWay(address), None);
         }
         if let Some(wait) = self.must_leave() {
             return (Slot::Empty, Some(wait));
         }
-        let mut candidates = candidates(view, service, key, self.request.as_ref().ok(), family);
+        let mut candidates = candidates(view, service, key, self.request.as_ref().ok(), has, family);
         // Best first: what is asked for, what the status shows, what is claimed, the oldest, the lowest.
         candidates
             .sort_by_key(|known| (!known.fits, !known.in_status, !known.claimed, known.born, known.address));
@@ -274,8 +278,8 @@ impl Asking<'_> {
     /// Why an address that is shared has to be given up at once: the Service was edited so that it
     /// collides with the others there, who keep it.
     fn must_leave(&self) -> Option<Wait> {
-        let Self { view, service, key, request, family, .. } = *self;
-        let mut held = view.vips.claimed_by(key).filter(|address| Family::of(*address) == family);
+        let Self { view, service, key, request, has, family, .. } = *self;
+        let mut held = has.claimed.iter().copied().filter(|address| Family::of(*address) == family);
         held.find_map(|address| {
             let vip = view.vips.get(address)?;
             if vip.spec.claims.len() < 2 {

@@ -11,11 +11,11 @@ use landfall_crds::{Capacity, IPPoolStatus, Outside, PastGrant};
 
 use super::book::{AddressBook, ClusterUse, Holder, Pool};
 use super::rules::why_not_ready;
+use super::tally::{Tally, Use};
 use super::wait::some_of;
 use crate::conditions::{Wanted, already_said, with_times};
 use crate::ranking::reach::selects;
-use crate::world::nodes::{NodeFacts, Nodes};
-use crate::world::virtual_ips::VirtualIps;
+use crate::world::nodes::Nodes;
 
 /// The condition types that are ours on a pool.
 const OURS: [&str; 4] = [READY, EXHAUSTED, CONFLICTED, UNREACHABLE];
@@ -57,28 +57,31 @@ const HISTORY: usize = 256;
 
 /// What a pool's status is made from.
 #[derive(Debug)]
-pub struct Seen<'a> {
+pub(crate) struct Seen<'a> {
     /// Pools and holders.
     pub book: &'a AddressBook,
-    /// All VirtualIPs.
-    pub vips: &'a VirtualIps,
     /// All nodes.
     pub nodes: &'a Nodes,
-    /// Addresses in use that the pool would not grant now.
-    pub outside: Option<Outside>,
+    /// What the pool's addresses are used for.
+    pub tally: &'a Tally,
     /// Past holders to be added, latest first.
     pub noted: Vec<PastGrant>,
 }
 
 /// The status that the pool should have, or nothing if it has it already.
-pub fn changed_status(name: &str, pool: &Pool, seen: Seen<'_>, now: Timestamp) -> Option<IPPoolStatus> {
-    let Seen { book, vips, nodes, outside, noted } = seen;
-    let v4 = capacity(pool, book, vips, Family::IPv4);
-    let v6 = capacity(pool, book, vips, Family::IPv6);
+pub(crate) fn changed_status(
+    name: &str,
+    pool: &Pool,
+    seen: Seen<'_>,
+    now: Timestamp,
+) -> Option<IPPoolStatus> {
+    let Seen { book, nodes, tally, noted } = seen;
+    let (v4, v6) = (capacity(pool, tally, Family::IPv4), capacity(pool, tally, Family::IPv6));
+    let outside = tally.outside();
     let wanted = [
         ready(pool, outside.as_ref()),
         exhausted(v4, v6),
-        conflicted(name, pool, book),
+        conflicted(name, pool, book, tally),
         unreachable(pool, nodes),
     ];
     let generation = pool.object.metadata.generation;
@@ -110,31 +113,19 @@ fn with_past(known: &[PastGrant], noted: Vec<PastGrant>) -> Vec<PastGrant> {
 }
 
 /// Counts of one family; none where the pool has no address of it.
-fn capacity(pool: &Pool, book: &AddressBook, vips: &VirtualIps, family: Family) -> Option<Capacity> {
-    let mut count = Capacity { total: pool.own.count(family), ..Capacity::default() };
-    if count.total == 0 {
+fn capacity(pool: &Pool, tally: &Tally, family: Family) -> Option<Capacity> {
+    let whole = pool.own.count(family);
+    if whole == 0 {
         return None;
     }
-    for (address, holders) in book.held_in(pool).filter(|(address, _)| Family::of(*address) == family) {
-        if holders.iter().any(|holder| is_node(holder) || matches!(holder, Holder::SubnetEdge(_))) {
-            // A count that has stopped at its end is not counted down from there.
-            count.total -= i64::from(count.total < i64::MAX);
-        } else if let Some(vip) = vips.get(address) {
-            if vip.spec.claims.is_empty() {
-                count.reserved += 1;
-            } else {
-                count.granted += 1;
-            }
-        } else if holders.iter().any(|holder| matches!(holder, Holder::Lost(_))) {
-            count.granted += 1;
-        }
-    }
-    count.available = if pool.is_ready() { pool.available(family) } else { 0 };
-    Some(count)
-}
-
-fn is_node(holder: &Holder) -> bool {
-    matches!(holder, Holder::Node(_) | Holder::Gateway(_))
+    let of_others = tally.count(family, Use::Node) + tally.count(family, Use::SubnetEdge);
+    Some(Capacity {
+        // A count that has stopped at its end is not counted down from there.
+        total: if whole == i64::MAX { whole } else { whole - of_others },
+        granted: tally.count(family, Use::Granted),
+        reserved: tally.count(family, Use::Reserved),
+        available: if pool.is_ready() { pool.available(family) } else { 0 },
+    })
 }
 
 fn ready(pool: &Pool, outside: Option<&Outside>) -> Wanted {
@@ -178,7 +169,7 @@ fn exhausted(v4: Option<Capacity>, v6: Option<Capacity>) -> Wanted {
     Wanted::new(EXHAUSTED, true, reasons::ALL_IN_USE, message)
 }
 
-fn conflicted(name: &str, pool: &Pool, book: &AddressBook) -> Wanted {
+fn conflicted(name: &str, pool: &Pool, book: &AddressBook, tally: &Tally) -> Wanted {
     if !pool.overlaps.is_empty() {
         let shared = pool.overlaps.iter().map(|(other, shared)| {
             let keeps = if shared.ranges().all(|range| book.pool_of(range.first()) == Some(name)) {
@@ -206,20 +197,16 @@ fn conflicted(name: &str, pool: &Pool, book: &AddressBook) -> Wanted {
         );
         return Wanted::new(CONFLICTED, true, reason, message);
     }
-    let of_nodes: Vec<String> = book
-        .held_in(pool)
-        .filter_map(|(address, holders)| {
-            let holder = holders.iter().find(|holder| is_node(holder))?;
-            Some(match holder {
-                Holder::Node(node) => format!("{address} (node {node})"),
-                Holder::Gateway(node) => format!("{address} (gateway of node {node})"),
-                _ => address.to_string(),
-            })
-        })
-        .collect();
-    if of_nodes.is_empty() {
+    let mut of_nodes = tally.of_nodes().peekable();
+    if of_nodes.peek().is_none() {
         return Wanted::new(CONFLICTED, false, reasons::NO_CONFLICT, "nothing else has its addresses");
     }
+    let of_nodes =
+        of_nodes.map(|address| match book.holders(address).iter().find(|holder| holder.is_node()) {
+            Some(Holder::Node(node)) => format!("{address} (node {node})"),
+            Some(Holder::Gateway(node)) => format!("{address} (gateway of node {node})"),
+            _ => address.to_string(),
+        });
     let message =
         format!("never granted, since the cluster's own: {}: add them to spec.exclude", some_of(of_nodes, 8));
     Wanted::new(CONFLICTED, true, reasons::NODE_ADDRESSES, message)
@@ -236,13 +223,13 @@ fn unreachable(pool: &Pool, nodes: &Nodes) -> Wanted {
     }
     let interfaces = nodes
         .iter()
-        .filter(|(_, _, node)| {
+        .filter(|(_, _, node, _)| {
             let unlabelled = std::collections::BTreeMap::new();
             let labels = node.map_or(&unlabelled, |node| &node.labels);
             selector.is_none_or(|selector| selects(selector, labels))
-                && !node.is_some_and(NodeFacts::is_excluded)
+                && !node.is_some_and(|node| node.excluded)
         })
-        .flat_map(|(_, speaker, _)| &speaker.interfaces);
+        .flat_map(|(_, speaker, ..)| &speaker.interfaces);
     if !named.is_empty() {
         if interfaces.into_iter().any(|interface| interface.is_named_by(named)) {
             return Wanted::new(UNREACHABLE, false, reasons::REACHABLE, "every address can be announced");

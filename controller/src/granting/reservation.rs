@@ -57,12 +57,14 @@ pub fn while_claimed(
         let ended = |uid: &String| namespaces.has_ended(&current.namespace, uid);
         return current.namespace_uid.as_ref().is_none_or(|uid| !ended(uid)).then(|| current.clone());
     }
-    let uid = namespaces.get(&service.namespace).map(|namespace| namespace.uid.clone());
-    allowed.then_some(()).and(uid).map(|uid| Reservation {
+    if !allowed {
+        return None;
+    }
+    namespaces.get(&service.namespace).map(|namespace| Reservation {
         namespace: service.namespace.clone(),
         name: Some(service.name.clone()),
         expires: None,
-        namespace_uid: Some(uid),
+        namespace_uid: Some(namespace.uid.clone()),
         note: None,
     })
 }

@@ -171,6 +171,7 @@ mod tests {
             errors: Vec::new(),
             not_implemented: Vec::new(),
             free: AddressSet::new(),
+            rank: 0,
         }
     }
 

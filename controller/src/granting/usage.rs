@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::world::store::Index;
+
 /// A pool and a namespace that uses an address of it.
 type Use = (Arc<str>, Arc<str>);
 
@@ -21,7 +23,7 @@ pub struct UseChange {
 /// Who uses which address, counted.
 #[derive(Debug, Default)]
 pub struct Usage {
-    of_address: BTreeMap<IpAddr, Vec<Use>>,
+    of_address: Index<IpAddr, Vec<Use>>,
     /// By pool, then by namespace.
     counts: BTreeMap<Arc<str>, BTreeMap<Arc<str>, i64>>,
     /// Every name once, since there are many addresses and few names.
@@ -29,6 +31,11 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Makes room for so many addresses.
+    pub(crate) fn reserve(&mut self, number: usize) {
+        self.of_address.reserve(number.saturating_sub(self.of_address.len()));
+    }
+
     /// Notes who uses an address: pools and namespaces, each pair once. Returns whose counts have changed.
     pub fn set(&mut self, address: IpAddr, users: &BTreeSet<(&str, &str)>) -> Vec<UseChange> {
         let known = self.of_address.get(&address).map(Vec::as_slice).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Why a Service waits.
 
+use std::fmt::{Display, Write};
 use std::net::IpAddr;
 
 use landfall_crds::address::Family;
@@ -128,9 +129,14 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 /// The first few of a list and how many more there are.
-pub(crate) fn some_of<T: ToString>(items: impl IntoIterator<Item = T>, most: usize) -> String {
+pub(crate) fn some_of<T: Display>(items: impl IntoIterator<Item = T>, most: usize) -> String {
     let mut items = items.into_iter();
-    let mut text = items.by_ref().take(most).map(|item| item.to_string()).collect::<Vec<_>>().join(", ");
+    let mut text = String::new();
+    for (place, item) in items.by_ref().take(most).enumerate() {
+        let comma = if place == 0 { "" } else { ", " };
+        // To write into a String cannot fail.
+        let _ = write!(text, "{comma}{item}");
+    }
     let more = items.count();
     if more > 0 {
         text.push_str(&format!(" and {more} more"));

@@ -84,11 +84,15 @@ impl Mind {
                 self.told.remove(uid);
             }
         }
+        if !self.was_acting {
+            return;
+        }
         self.mark(Subject::Service(key.clone()));
         for address in self.vips.of_service(key).collect::<Vec<_>>() {
             self.mark(Subject::VirtualIp(address));
             // Whether the pool would grant the address now may depend on the Service.
             if let Some(pool) = self.vips.get(address).and_then(|vip| vip.spec.pool.clone()) {
+                self.tallies.changed(&pool, address);
                 self.mark(Subject::Pool(pool));
             }
         }
@@ -123,6 +127,9 @@ impl Mind {
     }
 
     fn holder_changed(&mut self, address: IpAddr) {
+        if !self.was_acting {
+            return;
+        }
         let shown_by: Vec<ClaimRef> = self.shown_by(address);
         let reserved = self.vips.get(address).filter(|vip| vip.spec.reservation.is_some());
         let reserved_for = reserved.map(|vip| concerns(vip)).unwrap_or_default();
@@ -130,6 +137,7 @@ impl Mind {
             self.mark(Subject::Service(key));
         }
         if let Some(pool) = self.book.pool_of(address) {
+            self.tallies.changed(pool, address);
             self.mark(Subject::Pool(pool.to_owned()));
         }
     }
@@ -151,6 +159,10 @@ impl Mind {
                     let was = self.vips.store.remove(&address);
                     self.virtual_ip_changed(now, address, was.as_deref(), None);
                 }
+                // To grow step by step costs more than to fill what is there.
+                self.vips.reserve(listed.len());
+                self.loads.reserve(listed.len());
+                self.usage.reserve(listed.len());
                 for vip in all {
                     self.see_virtual_ip(now, vip, None);
                 }
@@ -191,7 +203,7 @@ impl Mind {
         match is {
             Some(vip) => {
                 self.absent.remove(&address);
-                self.hold(address, Holder::VirtualIp);
+                self.book.hold(address, Holder::VirtualIp);
                 let epoch = vip.spec.placement.as_ref().map_or(0, |placement| placement.epoch);
                 self.last_epoch = self.last_epoch.max(epoch);
                 self.find_lost(address);
@@ -218,6 +230,10 @@ impl Mind {
         self.settle_usage(address);
         self.watch_balance(now, address, was, is);
         self.holder_changed(address);
+        if !self.was_acting {
+            // Nobody waits, and all is looked at when this process begins to lead.
+            return;
+        }
         for sharing_key in was.into_iter().chain(is).flat_map(sharing_keys) {
             self.wake_sharers(&sharing_key);
         }
@@ -226,6 +242,9 @@ impl Mind {
         }
         self.mark(Subject::VirtualIp(address));
         for vip in was.into_iter().chain(is) {
+            if let Some(pool) = &vip.spec.pool {
+                self.tallies.changed(pool, address);
+            }
             for pool in pools_of(&self.book, address, vip.spec.pool.as_deref()) {
                 self.mark(Subject::Pool(pool));
             }
@@ -314,8 +333,7 @@ impl Mind {
     fn namespace_changed(&mut self, name: &str) {
         self.mark_pools();
         let in_it = |key: &&ClaimRef| key.namespace == name;
-        let first = ClaimRef { namespace: name.to_owned(), name: String::new() };
-        for key in self.services.keys_from(&first).take_while(in_it).cloned().collect::<Vec<_>>() {
+        for key in self.services.keys().filter(in_it).cloned().collect::<Vec<_>>() {
             self.mark(Subject::Service(key));
         }
         let kept = self.unclaimed.keys().copied().filter(|address| {

@@ -1,10 +1,11 @@
 //! What is under way, what is put off, and when to look again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::subject::Subject;
 use crate::effects::Note;
+use crate::world::store::Index;
 
 /// The first pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -34,11 +35,11 @@ struct Backoff {
 /// Flights, pauses and timers of all subjects.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    flights: BTreeMap<Subject, Flight>,
-    backoffs: BTreeMap<Subject, Backoff>,
+    flights: Index<Subject, Flight>,
+    backoffs: Index<Subject, Backoff>,
     timers: BTreeSet<(Instant, Subject)>,
     /// The timer of each subject: only the earliest is kept, since to look at a subject sets it anew.
-    timer_of: BTreeMap<Subject, Instant>,
+    timer_of: Index<Subject, Instant>,
 }
 
 impl Pending {
@@ -109,6 +110,16 @@ impl Pending {
         self.timer_of.insert(subject.clone(), at);
     }
 
+    /// `subject` is being looked at, which plans anew when to do so again. The end of its pause stays
+    /// planned, since others may count on it.
+    pub(crate) fn is_looked_at(&mut self, subject: &Subject) {
+        if !self.backoffs.contains_key(subject)
+            && let Some(planned) = self.timer_of.remove(subject)
+        {
+            self.timers.remove(&(planned, subject.clone()));
+        }
+    }
+
     /// The subjects whose time has come.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Subject> {
         let mut due = Vec::new();
@@ -154,6 +165,18 @@ mod tests {
         pending.succeeded(&subject);
         pending.failed(&subject, now);
         assert_eq!(pending.next_deadline(), Some(now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_look_ends_a_timer_but_not_a_pause() {
+        let (mut pending, subject, now) = (Pending::default(), Subject::Pool("a".into()), start());
+        let second = Duration::from_secs(1);
+        pending.wake(&subject, now + 3 * second);
+        pending.is_looked_at(&subject);
+        assert_eq!(pending.next_deadline(), None);
+        pending.failed(&subject, now);
+        pending.is_looked_at(&subject);
+        assert_eq!(pending.next_deadline(), Some(now + second));
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::subject::{Subject, exactly};
 use super::{Mind, Now};
 use crate::effects::Effect;
-use crate::granting::outside::outside_of;
 use crate::granting::pool_status::{Seen, changed_status};
 
 /// The least time between two looks at a pool's status while something is to be noted there.
@@ -28,19 +27,17 @@ impl Mind {
         }
         let Some(pool) = self.book.pool(name) else { return };
         self.pool_counted.insert(name.to_owned(), now.monotonic);
-        let seen = Seen {
-            book: &self.book,
-            vips: &self.vips,
-            nodes: &self.nodes,
-            outside: outside_of(self.view(), &self.services, name),
-            noted: self.history.of(name),
-        };
-        let Some(status) = changed_status(name, pool, seen, now.wall) else {
-            self.history.takes_off(name);
+        let mut tallies = std::mem::take(&mut self.tallies);
+        let tally = tallies.of(self.view(), &self.services, name, pool);
+        let seen = Seen { book: &self.book, nodes: &self.nodes, tally, noted: self.history.of(name) };
+        let wanted = changed_status(name, pool, seen, now.wall);
+        let exactly = exactly(&pool.object.metadata);
+        self.tallies = tallies;
+        self.history.takes_off(name);
+        let Some(status) = wanted else {
             return self.history_has_landed(name);
         };
-        self.history.takes_off(name);
-        let effect = Effect::SetPoolStatus { pool: exactly(&pool.object.metadata), status: Box::new(status) };
+        let effect = Effect::SetPoolStatus { pool: exactly, status: Box::new(status) };
         self.want(effect, Vec::new(), out);
     }
 }

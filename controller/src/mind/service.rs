@@ -1,5 +1,6 @@
 //! The next missing step of a Service that is ours: finalizers, VirtualIPs, status.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::conditions::{Wanted, already_said, find, with_times};
 use crate::effects::{Effect, Note};
 use crate::granting::book::Holder;
 use crate::granting::choice::Chosen;
-use crate::granting::claim::{self, Claiming};
+use crate::granting::claim::{self, Claiming, Draft};
 use crate::granting::named;
 use crate::granting::outside::outside;
 use crate::granting::plan::{Plan, Slot, View, is_withheld, plan, pool_to_name};
@@ -31,6 +32,7 @@ use crate::world::virtual_ips::{claim_in, claim_of, is_deleting, key_of_claim};
 impl Mind {
     pub(super) fn look_at_service(&mut self, now: Now, key: &ClaimRef, out: &mut Vec<Effect>) {
         self.waiting.remove(key);
+        self.pending.is_looked_at(&Subject::Service(key.clone()));
         let Some(service) = self.services.get(key).map(Arc::clone) else {
             return self.look_at_missing(now, key, out);
         };
@@ -110,8 +112,9 @@ impl Mind {
             self.want(Effect::DeleteVirtualIp { virtual_ip: exactly(&vip.metadata) }, Vec::new(), out);
             return;
         }
-        let spec = self.spec_of(now, Some(&vip.spec), address, None, Asked { settled, ..asked });
-        if spec != vip.spec {
+        let draft = self.draft(now, Some(&vip.spec), address, None, Asked { settled, ..asked });
+        if !draft.is(&vip.spec) {
+            let spec = draft.into_spec();
             self.loads.set(address, spec.placement.as_ref());
             let virtual_ip = exactly(&vip.metadata);
             self.want(Effect::UpdateVirtualIp { virtual_ip, spec: Box::new(spec) }, Vec::new(), out);
@@ -129,7 +132,8 @@ impl Mind {
         let lost = self.lost.get(key).and_then(|lost| lost.get(&address));
         let lost = lost.map(|lost| lost.spec.clone());
         let current = known.as_ref().map(|vip| vip.spec.clone()).or(lost);
-        let spec = Box::new(self.spec_of(now, current.as_ref(), address, chosen.pool.as_deref(), asked));
+        let draft = self.draft(now, current.as_ref(), address, chosen.pool.as_deref(), asked);
+        let spec = Box::new(draft.into_spec());
         self.loads.set(address, spec.placement.as_ref());
         let claim = claim_in(&spec.claims, key);
         if let Some(sharing) = claim.and_then(|claim| claim.sharing.as_ref()) {
@@ -149,14 +153,14 @@ impl Mind {
     }
 
     /// The spec that the VirtualIP of an address should have while the Service claims it.
-    fn spec_of(
+    fn draft<'a>(
         &mut self,
         now: Now,
-        current: Option<&VirtualIPSpec>,
+        current: Option<&'a VirtualIPSpec>,
         address: IpAddr,
         pool: Option<&str>,
         asked: Asked<'_>,
-    ) -> VirtualIPSpec {
+    ) -> Draft<'a> {
         let Asked { service, key, request, settled } = asked;
         // What nobody holds is granted anew, from the pool that it lies in now.
         let held = current.filter(|spec| !spec.claims.is_empty());
@@ -168,14 +172,14 @@ impl Mind {
         let pool = name.as_deref().and_then(|name| self.book.pool(name)).map(|pool| Arc::clone(&pool.object));
         let requires_ranges = pool.as_ref().is_some_and(|pool| pool.spec.require_source_ranges);
         let claiming = Claiming { service, key, request, requires_ranges, settled, now: now.wall };
-        let mut spec = claim::with_claim(current, address, &claiming, Placement::default());
+        let mut spec = claim::with_claim(current, address, &claiming);
         spec.announce = match &pool {
             Some(pool) => claim::announce(pool),
             None => current.and_then(|spec| spec.announce.clone()),
         };
         spec.pool = name;
         spec.reservation = while_claimed(
-            spec.reservation.as_ref(),
+            current.and_then(|spec| spec.reservation.as_ref()),
             key,
             request.is_some_and(|request| request.reserve),
             pool.as_deref(),
@@ -188,7 +192,7 @@ impl Mind {
             _ => false,
         };
         let candidates = if withheld {
-            Vec::new()
+            Cow::default()
         } else {
             self.candidates_for(address, &spec, pool.as_deref(), standing)
         };
@@ -196,18 +200,17 @@ impl Mind {
             Some(placement) => placement.epoch,
             None => self.next_epoch(now.wall),
         };
-        spec.placement = Some(Placement { epoch, candidates });
-        spec
+        Draft { spec, epoch, candidates }
     }
 
     /// The nodes that may announce an address, best first.
-    fn candidates_for(
+    fn candidates_for<'a>(
         &self,
         address: IpAddr,
         spec: &VirtualIPSpec,
         pool: Option<&IPPool>,
-        standing: Option<&Placement>,
-    ) -> Vec<Candidate> {
+        standing: Option<&'a Placement>,
+    ) -> Cow<'a, [Candidate]> {
         let reach = Reach {
             address,
             interfaces: spec.announce.as_ref().map(|announce| &*announce.interfaces).unwrap_or_default(),

@@ -114,9 +114,6 @@ impl Waiting {
         could_have: impl Fn(&ClaimRef, Family, Option<&[String]>) -> bool,
         could_share: impl Fn(&ClaimRef) -> bool,
     ) -> Option<ClaimRef> {
-        if !self.something_is_free {
-            return None;
-        }
         let from = self.cursor.take().map_or(Bound::Unbounded, Bound::Excluded);
         let may_succeed = |key: &ClaimRef, until: &Until| match until {
             Until::Edited | Until::Free(_) => false,
@@ -137,15 +134,14 @@ impl Waiting {
 impl Mind {
     /// The next Service that waits and may now get an address.
     pub(super) fn next_to_wake(&mut self) -> Option<ClaimRef> {
+        if !self.waiting.something_is_free {
+            return None;
+        }
         let mut waiting = std::mem::take(&mut self.waiting);
         // Whether anybody at all could have an address is asked once, not for each.
         let anywhere = |family| {
-            let mut pools = self.book.pools();
-            pools.any(|(name, pool)| {
-                pool.object.spec.auto_assign
-                    && pool.is_ready()
-                    && self.book.lowest_free(name, family).is_some()
-            })
+            let mut pools = self.book.open_pools(family);
+            pools.any(|(_, pool, _)| pool.object.spec.auto_assign && pool.is_ready())
         };
         let free = [(Family::IPv4, anywhere(Family::IPv4)), (Family::IPv6, anywhere(Family::IPv6))];
         let has_free = |family, pools: Option<&[String]>| match pools {

@@ -10,6 +10,6 @@ pub mod order;
 pub mod reach;
 pub mod rebalance;
 
-pub use loads::Loads;
+pub use loads::{Load, Loads};
 pub use order::order;
 pub use reach::{Eligible, Reach, eligible};

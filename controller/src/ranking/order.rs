@@ -1,44 +1,68 @@
 //! In which order nodes may announce an address.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use landfall_crds::Candidate;
 
-use super::loads::Loads;
+use super::loads::{Load, Loads};
 use super::reach::Eligible;
 
-/// Orders the eligible nodes for an address: those that stand in `current` keep their order, new ones
+/// Orders the eligible nodes, which come by name, for an address: those that stand in `current` keep their order, new ones
 /// are appended. Without any that stay, the first place goes to the node with the fewest first
 /// places, the second to the one that would inherit the fewest from that node, the rest is
-/// scattered. Cordoned nodes come last.
-pub fn order(
+/// scattered. Cordoned nodes come last. An order that stands is not made anew, since it is asked for often.
+pub fn order<'a>(
     address: IpAddr,
-    current: &[Candidate],
+    current: &'a [Candidate],
     eligible: &[Eligible<'_>],
     loads: &Loads,
-) -> Vec<Candidate> {
-    let find = |name: &str| eligible.iter().find(|node| node.node == name);
-    let mut placed: Vec<&Eligible<'_>> = current.iter().filter_map(|known| find(&known.node)).collect();
-    let mut newcomers: Vec<&Eligible<'_>> = eligible
-        .iter()
-        .filter(|node| node.may_join && !current.iter().any(|known| known.node == node.node))
-        .collect();
-    while !newcomers.is_empty() {
-        let first = placed.first().map(|node| node.node);
-        let key = |node: &Eligible<'_>| {
-            let load = match (placed.len(), first) {
-                (0, _) => (loads.firsts(node.node), loads.seconds(node.node)),
-                (1, Some(first)) => (loads.pairs(first, node.node), loads.seconds(node.node)),
-                _ => (0, 0),
-            };
-            (node.cordoned, node.dead, load, scatter(address, node.node))
-        };
-        let best = newcomers.iter().enumerate().min_by_key(|(_, node)| key(node)).map(|(at, _)| at);
-        let Some(best) = best else { break };
-        placed.push(newcomers.remove(best));
+) -> Cow<'a, [Candidate]> {
+    let mut stays = vec![false; eligible.len()];
+    let mut placed: Vec<&Eligible<'_>> = Vec::with_capacity(eligible.len());
+    for known in current {
+        if let Ok(at) = eligible.binary_search_by_key(&known.node.as_str(), |node| node.node) {
+            placed.push(&eligible[at]);
+            stays[at] = true;
+        }
     }
+    let newcomers = eligible.iter().zip(stays).filter(|(node, stays)| node.may_join && !stays);
+    let mut newcomers: Vec<Newcomer<'_>> = newcomers
+        .map(|(node, _)| Newcomer {
+            node,
+            last: (node.cordoned, node.dead),
+            lot: scatter(address, node.node),
+        })
+        .collect();
+    if newcomers.is_empty() && placed.len() == current.len() && !placed.iter().any(|node| node.cordoned) {
+        return Cow::Borrowed(current);
+    }
+    // Only the first two places count as a load.
+    while placed.len() < 2 {
+        let first = placed.first().map(|first| loads.of(first.node));
+        let load = |newcomer: &Newcomer<'_>| {
+            let name = newcomer.node.node;
+            let (firsts, seconds) = loads.of(name).map_or((0, 0), |load| (load.firsts, load.seconds));
+            let inherits = |load: Option<&Load>| load.map_or(0, |load| load.inherited_by(name));
+            (first.map_or(firsts, inherits), seconds)
+        };
+        let key = |newcomer: &Newcomer<'_>| (newcomer.last, load(newcomer), newcomer.lot);
+        let best = newcomers.iter().enumerate().min_by_key(|(_, newcomer)| key(newcomer));
+        let Some((best, _)) = best else { break };
+        placed.push(newcomers.remove(best).node);
+    }
+    newcomers.sort_by_key(|newcomer| (newcomer.last, newcomer.lot));
+    placed.extend(newcomers.into_iter().map(|newcomer| newcomer.node));
     placed.sort_by_key(|node| node.cordoned);
     placed.into_iter().map(|node| Candidate { node: node.node.to_owned() }).collect()
+}
+
+/// A node that comes into the order.
+struct Newcomer<'a> {
+    node: &'a Eligible<'a>,
+    /// Whether it comes after others, for being cordoned or dead.
+    last: (bool, bool),
+    lot: u64,
 }
 
 /// A number that differs from address to address and from node to node, the same everywhere and in
@@ -66,14 +90,23 @@ mod tests {
         Eligible { node: name, may_join: true, cordoned: false, dead: false }
     }
 
+    fn firsts(loads: &Loads, node: &str) -> u32 {
+        loads.of(node).map_or(0, |load| load.firsts)
+    }
+
+    fn seconds(loads: &Loads, node: &str) -> u32 {
+        loads.of(node).map_or(0, |load| load.seconds)
+    }
+
     fn candidates(names: &[&str]) -> Vec<Candidate> {
         names.iter().map(|name| Candidate { node: (*name).to_owned() }).collect()
     }
 
     fn ordered(current: &[&str], eligible: &[Eligible<'_>]) -> Vec<String> {
         let address = "10.0.0.1".parse().unwrap();
-        let ordered = order(address, &candidates(current), eligible, &Loads::default());
-        ordered.into_iter().map(|candidate| candidate.node).collect()
+        let current = candidates(current);
+        let ordered = order(address, &current, eligible, &Loads::default());
+        ordered.iter().map(|candidate| candidate.node.clone()).collect()
     }
 
     #[test]
@@ -112,7 +145,7 @@ mod tests {
             let mut inherits: BTreeMap<(String, String), u32> = BTreeMap::new();
             for n in 0..addresses {
                 let address = IpAddr::from((0x0a00_0000 + n).to_be_bytes());
-                let candidates = order(address, &[], &eligible, &loads);
+                let candidates = order(address, &[], &eligible, &loads).into_owned();
                 let pair = (candidates[0].node.clone(), candidates[1].node.clone());
                 *inherits.entry(pair).or_default() += 1;
                 loads.set(address, Some(&Placement { epoch: 1, candidates }));
@@ -120,14 +153,14 @@ mod tests {
             let mean = f64::from(addresses) / nodes as f64;
             for name in &names {
                 assert!(
-                    f64::from(loads.firsts(name)) <= mean * 1.05,
+                    f64::from(firsts(&loads, name)) <= mean * 1.05,
                     "{nodes} nodes: {}",
-                    loads.firsts(name)
+                    firsts(&loads, name)
                 );
                 assert!(
-                    f64::from(loads.seconds(name)) <= mean * 1.05 + 1.0,
+                    f64::from(seconds(&loads, name)) <= mean * 1.05 + 1.0,
                     "{nodes}: {}",
-                    loads.seconds(name)
+                    seconds(&loads, name)
                 );
             }
             let pairs_mean = mean / (nodes - 1) as f64;
@@ -143,8 +176,8 @@ mod tests {
         let placement = |names| Placement { epoch: 1, candidates: candidates(names) };
         loads.set(address, Some(&placement(&["a", "b"])));
         loads.set(address, Some(&placement(&["b"])));
-        assert_eq!((loads.firsts("a"), loads.firsts("b"), loads.seconds("b")), (0, 1, 0));
+        assert_eq!((firsts(&loads, "a"), firsts(&loads, "b"), seconds(&loads, "b")), (0, 1, 0));
         loads.set(address, None);
-        assert_eq!((loads.firsts("b"), loads.pairs("a", "b")), (0, 0));
+        assert_eq!((loads.of("a"), loads.of("b")), (None, None));
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use crate::world::nodes::{Interface, NodeFacts, Nodes};
+use crate::world::nodes::{Interface, NodeFacts, Nodes, SpeakerFacts};
 
 /// Where an address may be announced.
 #[derive(Clone, Debug)]
@@ -35,33 +35,30 @@ pub struct Eligible<'a> {
 
 /// The nodes that can announce, by name.
 pub fn eligible<'a>(nodes: &'a Nodes, reach: &Reach<'_>) -> Vec<Eligible<'a>> {
-    let unknown = NodeFacts::default();
-    nodes
-        .iter()
-        .filter_map(|(name, speaker, node)| {
-            let node = node.unwrap_or(&unknown);
-            let selected = reach.selector.is_none_or(|selector| selects(selector, &node.labels));
-            let has_endpoint = reach.local.as_ref().is_none_or(|local| local.contains(name));
-            if node.is_excluded() || !selected || !has_endpoint {
-                return None;
-            }
-            let fits = |interface: &&Interface| {
-                if reach.interfaces.is_empty() {
-                    interface.has_on_link(reach.address)
-                } else {
-                    interface.is_named_by(reach.interfaces)
-                }
-            };
-            let mut fitting = speaker.interfaces.iter().filter(fits).peekable();
-            fitting.peek()?;
-            Some(Eligible {
-                node: name,
-                may_join: fitting.any(|interface| interface.up),
-                cordoned: node.cordoned,
-                dead: nodes.is_dead(name),
-            })
-        })
-        .collect()
+    let unlabelled = BTreeMap::new();
+    let fits = |interface: &&Interface| {
+        if reach.interfaces.is_empty() {
+            interface.has_on_link(reach.address)
+        } else {
+            interface.is_named_by(reach.interfaces)
+        }
+    };
+    let of_node = |(node, speaker, facts, dead): (&'a str, &SpeakerFacts, Option<&NodeFacts>, bool)| {
+        let labels = facts.map_or(&unlabelled, |facts| &facts.labels);
+        let selected = reach.selector.is_none_or(|selector| selects(selector, labels));
+        let has_endpoint = reach.local.as_ref().is_none_or(|local| local.contains(node));
+        if facts.is_some_and(|facts| facts.excluded) || !selected || !has_endpoint {
+            return None;
+        }
+        let mut fitting = speaker.interfaces.iter().filter(fits).peekable();
+        fitting.peek()?;
+        let may_join = fitting.any(|interface| interface.up);
+        Some(Eligible { node, may_join, cordoned: facts.is_some_and(|facts| facts.cordoned), dead })
+    };
+    // All at once, since this is asked for each address.
+    let mut eligible = Vec::with_capacity(nodes.number());
+    eligible.extend(nodes.iter().filter_map(of_node));
+    eligible
 }
 
 /// Whether a label selector selects an object with these labels (k8s.io/apimachinery

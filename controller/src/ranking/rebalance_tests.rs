@@ -76,7 +76,7 @@ impl World {
             .map(|(node, cordoned)| Eligible { node, may_join: true, cordoned: *cordoned, dead: false })
             .collect();
         let current = self.placed.get(&address).map(|placed| placed.0.clone()).unwrap_or_default();
-        let candidates = order(address, &current, &eligible, &self.loads);
+        let candidates = order(address, &current, &eligible, &self.loads).into_owned();
         let first = candidates.first().map(|first| first.node.clone());
         let is_new = current.is_empty();
         self.set(address, candidates);

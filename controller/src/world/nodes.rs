@@ -55,6 +55,8 @@ pub struct NodeFacts {
     pub addresses: BTreeSet<IpAddr>,
     /// The ranges of its pods, `spec.podCIDRs`.
     pub pod_ranges: Vec<IpNet>,
+    /// Whether a label excludes it from announcing.
+    pub excluded: bool,
 }
 
 impl SpeakerFacts {
@@ -66,14 +68,12 @@ impl SpeakerFacts {
     }
 }
 
-impl NodeFacts {
-    /// Whether its label excludes it from announcing. A value that reads as false does not (the cloud
-    /// providers' rule: k8s.io/cloud-provider controllers/service/controller.go).
-    pub fn is_excluded(&self) -> bool {
-        self.labels
-            .get(labels::EXCLUDE_FROM_EXTERNAL_LOAD_BALANCERS)
-            .is_some_and(|value| !matches!(value.as_str(), "0" | "f" | "F" | "false" | "FALSE" | "False"))
-    }
+/// Whether a label excludes the node from announcing. A value that reads as false does not (the cloud
+/// providers' rule: k8s.io/cloud-provider controllers/service/controller.go).
+fn is_excluded(labels: &BTreeMap<String, String>) -> bool {
+    labels
+        .get(labels::EXCLUDE_FROM_EXTERNAL_LOAD_BALANCERS)
+        .is_some_and(|value| !matches!(value.as_str(), "0" | "f" | "F" | "false" | "FALSE" | "False"))
 }
 
 /// What has changed, so that no more is looked at anew than need be.
@@ -90,30 +90,36 @@ pub enum Changed {
 /// All Speakers and Nodes, by node name.
 #[derive(Debug, Default)]
 pub struct Nodes {
-    speakers: BTreeMap<String, SpeakerFacts>,
-    nodes: BTreeMap<String, NodeFacts>,
-    /// Those that most peers take for dead; kept, since it is asked for each address.
-    dead: BTreeSet<String>,
-    /// Those that most peers do not hear on some LAN.
-    cut_off: BTreeSet<String>,
+    known: BTreeMap<String, Known>,
     /// Counts the changes.
     revision: u64,
     pub(crate) speakers_listed: bool,
     pub(crate) nodes_listed: bool,
 }
 
+/// What is known of one node.
+#[derive(Debug, Default)]
+struct Known {
+    speaker: Option<SpeakerFacts>,
+    node: Option<NodeFacts>,
+    /// Whether most peers take it for dead; kept, since it is asked for each address.
+    dead: bool,
+    /// Whether most peers do not hear it on some LAN.
+    cut_off: bool,
+}
+
 impl Nodes {
     /// Takes in a Speaker.
     pub fn put_speaker(&mut self, speaker: &Speaker) -> Changed {
         let name = speaker.metadata.name.clone().unwrap_or_default();
-        let facts = speaker_facts(speaker);
-        let was = self.speakers.insert(name.clone(), facts);
-        let is = &self.speakers[&name];
-        let changed = match was {
-            Some(was) if was == *is => return Changed::Nothing,
-            Some(was) if was.differs_in_state_only(is) => Changed::Peers,
+        let is = speaker_facts(speaker);
+        let known = self.known.entry(name).or_default();
+        let changed = match &known.speaker {
+            Some(was) if *was == is => return Changed::Nothing,
+            Some(was) if was.differs_in_state_only(&is) => Changed::Peers,
             _ => Changed::Facts,
         };
+        known.speaker = Some(is);
         self.revision += 1;
         self.count_opinions();
         changed
@@ -121,9 +127,10 @@ impl Nodes {
 
     /// Forgets a Speaker.
     pub fn remove_speaker(&mut self, name: &str) -> Changed {
-        if self.speakers.remove(name).is_none() {
+        if self.known.get_mut(name).and_then(|known| known.speaker.take()).is_none() {
             return Changed::Nothing;
         }
+        self.forget_unknown();
         self.revision += 1;
         self.count_opinions();
         Changed::Facts
@@ -132,55 +139,70 @@ impl Nodes {
     /// Takes in a Node. Of the many changes of a Node's status only its addresses matter.
     pub fn put_node(&mut self, node: &Node) -> Changed {
         let name = node.metadata.name.clone().unwrap_or_default();
-        let facts = node_facts(node);
-        if self.nodes.get(&name) == Some(&facts) {
+        let is = Some(node_facts(node));
+        let known = self.known.entry(name).or_default();
+        if known.node == is {
             return Changed::Nothing;
         }
-        self.nodes.insert(name, facts);
+        known.node = is;
         self.revision += 1;
         Changed::Facts
     }
 
     /// Forgets a Node.
     pub fn remove_node(&mut self, name: &str) -> Changed {
-        if self.nodes.remove(name).is_none() {
+        if self.known.get_mut(name).and_then(|known| known.node.take()).is_none() {
             return Changed::Nothing;
         }
+        self.forget_unknown();
         self.revision += 1;
         Changed::Facts
     }
 
+    fn forget_unknown(&mut self) {
+        self.known.retain(|_, known| known.speaker.is_some() || known.node.is_some());
+    }
+
     /// The names of known Speakers.
     pub fn speaker_names(&self) -> BTreeSet<String> {
-        self.speakers.keys().cloned().collect()
+        self.iter().map(|(name, ..)| name.to_owned()).collect()
     }
 
     /// The names of known Nodes.
     pub fn node_names(&self) -> BTreeSet<String> {
-        self.nodes.keys().cloned().collect()
+        self.known.iter().filter(|(_, known)| known.node.is_some()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Every Speaker, with its Node where that is known.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &SpeakerFacts, Option<&NodeFacts>)> {
-        self.speakers.iter().map(|(name, facts)| (name.as_str(), facts, self.nodes.get(name)))
+    /// How many nodes are known, with or without a Speaker.
+    pub(crate) fn number(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Every Speaker, with its Node where that is known, and whether most of the node's peers that have
+    /// an opinion take it for dead.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &SpeakerFacts, Option<&NodeFacts>, bool)> {
+        self.known.iter().filter_map(|(name, known)| {
+            Some((name.as_str(), known.speaker.as_ref()?, known.node.as_ref(), known.dead))
+        })
     }
 
     /// A node's Speaker.
     pub fn speaker(&self, name: &str) -> Option<&SpeakerFacts> {
-        self.speakers.get(name)
+        self.known.get(name)?.speaker.as_ref()
     }
 
     /// What a node's Speaker and Node say of its own addresses.
     pub fn own_addresses(&self, name: &str) -> BTreeSet<IpAddr> {
-        let from_speaker = self.speakers.get(name).map(|facts| &facts.addresses);
-        let from_node = self.nodes.get(name).map(|facts| &facts.addresses);
+        let from_speaker = self.speaker(name).map(|facts| &facts.addresses);
+        let node = self.known.get(name).and_then(|known| known.node.as_ref());
+        let from_node = node.map(|facts| &facts.addresses);
         from_speaker.into_iter().chain(from_node).flatten().copied().collect()
     }
 
     /// The addresses of a node's subnets that no station can have: the network's own, which for IPv6
     /// means every router (RFC 4291 section 2.6.1), and for IPv4 the broadcast address.
     pub fn subnet_edges(&self, name: &str) -> BTreeSet<IpAddr> {
-        let interfaces = self.speakers.get(name).map(|facts| facts.interfaces.as_slice()).unwrap_or_default();
+        let interfaces = self.speaker(name).map(|facts| facts.interfaces.as_slice()).unwrap_or_default();
         let subnets = interfaces.iter().flat_map(|interface| &interface.subnets);
         subnets
             .filter(|subnet| subnet.prefix_len() + 2 <= subnet.max_prefix_len())
@@ -193,17 +215,17 @@ impl Nodes {
 
     /// The gateways of a node.
     pub fn gateways(&self, name: &str) -> BTreeSet<IpAddr> {
-        self.speakers.get(name).map(|facts| facts.gateways.clone()).unwrap_or_default()
+        self.speaker(name).map(|facts| facts.gateways.clone()).unwrap_or_default()
     }
 
     /// The ranges of the pods of all nodes.
     pub fn pod_ranges(&self) -> AddressSet {
-        set_of(self.nodes.values().flat_map(|node| &node.pod_ranges))
+        set_of(self.known.values().flat_map(|known| &known.node).flat_map(|node| &node.pod_ranges))
     }
 
     /// Whether most of the node's peers that have an opinion take it for dead.
     pub fn is_dead(&self, name: &str) -> bool {
-        self.dead.contains(name)
+        self.known.get(name).is_some_and(|known| known.dead)
     }
 
     /// How often anything here has changed, so that one need not look for what has.
@@ -214,24 +236,28 @@ impl Nodes {
     /// The nodes that may be given addresses they do not have yet, with their interfaces: ready, heard
     /// wherever they are watched, neither cordoned nor excluded, with a link that is up.
     pub fn well(&self) -> impl Iterator<Item = (&str, &[Interface])> {
-        self.iter()
-            .filter(|(name, speaker, node)| {
-                let may = node.is_none_or(|node| !node.cordoned && !node.is_excluded());
-                let is_up = speaker.interfaces.iter().any(|interface| interface.up);
-                may && is_up && speaker.ready && !self.dead.contains(*name) && !self.cut_off.contains(*name)
-            })
-            .map(|(name, speaker, _)| (name, speaker.interfaces.as_slice()))
+        let heard = self.known.iter().filter(|(_, known)| !known.dead && !known.cut_off);
+        heard.filter_map(|(name, known)| {
+            let speaker = known.speaker.as_ref()?;
+            let may = known.node.as_ref().is_none_or(|node| !node.cordoned && !node.excluded);
+            let is_up = speaker.interfaces.iter().any(|interface| interface.up);
+            (may && is_up && speaker.ready).then_some((name.as_str(), speaker.interfaces.as_slice()))
+        })
     }
 
     fn count_opinions(&mut self) {
-        self.dead = self.most_miss(|heard| heard.somewhere);
-        self.cut_off = self.most_miss(|heard| heard.everywhere);
+        let (dead, cut_off) =
+            (self.most_miss(|heard| heard.somewhere), self.most_miss(|heard| heard.everywhere));
+        for (name, known) in &mut self.known {
+            known.dead = dead.contains(name);
+            known.cut_off = cut_off.contains(name);
+        }
     }
 
     /// The nodes of which most peers with an opinion say that this does not hold.
     fn most_miss(&self, holds: impl Fn(&Heard) -> bool) -> BTreeSet<String> {
         let mut votes: BTreeMap<&str, i64> = BTreeMap::new();
-        for (voter, facts) in &self.speakers {
+        for (voter, facts, ..) in self.iter() {
             for (peer, heard) in facts.peers.iter().filter(|(peer, _)| *peer != voter) {
                 *votes.entry(peer).or_default() += if holds(heard) { -1 } else { 1 };
             }
@@ -243,7 +269,15 @@ impl Nodes {
 impl Interface {
     /// Whether the address is on its link.
     pub fn has_on_link(&self, address: IpAddr) -> bool {
-        self.subnets.iter().any(|subnet| subnet.contains(&address))
+        self.subnets.iter().any(|subnet| match (subnet, address) {
+            (IpNet::V4(subnet), IpAddr::V4(v4)) => {
+                (subnet.addr().to_bits() ^ v4.to_bits()) & subnet.netmask().to_bits() == 0
+            }
+            (IpNet::V6(subnet), IpAddr::V6(v6)) => {
+                (subnet.addr().to_bits() ^ v6.to_bits()) & subnet.netmask().to_bits() == 0
+            }
+            _ => false,
+        })
     }
 
     /// Whether one of the names or globs means it.
@@ -297,6 +331,7 @@ fn node_facts(node: &Node) -> NodeFacts {
             .filter_map(|address| parse_address(&address.address).ok())
             .collect(),
         pod_ranges: pod_ranges(node),
+        excluded: node.metadata.labels.as_ref().is_some_and(is_excluded),
     }
 }
 
@@ -406,8 +441,9 @@ mod tests {
             [("", true), ("true", true), ("yes", true), ("false", false), ("False", false), ("0", false)]
         {
             let label = (labels::EXCLUDE_FROM_EXTERNAL_LOAD_BALANCERS.to_owned(), value.to_owned());
-            let facts = NodeFacts { labels: [label].into(), ..NodeFacts::default() };
-            assert_eq!(facts.is_excluded(), excluded, "{value:?}");
+            let mut node = Node::default();
+            node.metadata.labels = Some([label].into());
+            assert_eq!(node_facts(&node).excluded, excluded, "{value:?}");
         }
     }
 }

@@ -1,9 +1,14 @@
 //! The newest known state of each object of one kind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::Arc;
 
 use kube::Resource;
+
+/// A map for many entries that are looked up more often than gone through. Its order is of no meaning,
+/// but the same in every run.
+pub(crate) type Index<Key, Value> = HashMap<Key, Value, BuildHasherDefault<DefaultHasher>>;
 
 /// An object and how well it is known.
 #[derive(Debug)]
@@ -29,17 +34,17 @@ pub(crate) enum Offered<K> {
 /// All objects of one kind, by key.
 #[derive(Debug)]
 pub(crate) struct Store<Key, K> {
-    known: BTreeMap<Key, Known<K>>,
+    known: Index<Key, Known<K>>,
     /// Versions of objects that the API server told us are gone: a watch that still brings them, or
     /// older ones, lags behind.
-    floors: BTreeMap<Key, u64>,
+    floors: Index<Key, u64>,
     /// Whether a complete list has been seen.
     pub(crate) listed: bool,
 }
 
 impl<Key, K> Default for Store<Key, K> {
     fn default() -> Self {
-        Self { known: BTreeMap::new(), floors: BTreeMap::new(), listed: false }
+        Self { known: Index::default(), floors: Index::default(), listed: false }
     }
 }
 
@@ -49,7 +54,7 @@ pub(crate) fn version<K: Resource>(object: &K) -> Option<u64> {
     object.meta().resource_version.as_ref()?.parse().ok()
 }
 
-impl<Key: Ord + Clone, K: Resource> Store<Key, K> {
+impl<Key: Ord + Hash + Clone, K: Resource> Store<Key, K> {
     pub(crate) fn get(&self, key: &Key) -> Option<&Arc<K>> {
         self.known.get(key).map(|known| &known.object)
     }
@@ -58,15 +63,12 @@ impl<Key: Ord + Clone, K: Resource> Store<Key, K> {
         self.known.get(key)
     }
 
+    /// All objects, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &Arc<K>)> {
         self.known.iter().map(|(key, known)| (key, &known.object))
     }
 
-    /// The keys from the first that is not less than this one on.
-    pub(crate) fn keys_from(&self, key: &Key) -> impl Iterator<Item = &Key> {
-        self.known.range(key..).map(|(key, _)| key)
-    }
-
+    /// All keys, in no order.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
         self.known.keys()
     }
@@ -128,10 +130,11 @@ impl<Key: Ord + Clone, K: Resource> Store<Key, K> {
         self.known.remove(key).map(|known| known.object)
     }
 
-    /// The keys that a complete list does not name.
-    pub(crate) fn missing_from(&mut self, listed: &BTreeSet<Key>) -> Vec<Key> {
+    /// The keys that a complete list does not name, in their order.
+    pub(crate) fn missing_from(&mut self, listed: &BTreeSet<Key>) -> BTreeSet<Key> {
         self.listed = true;
         self.floors.clear();
+        self.known.reserve(listed.len().saturating_sub(self.known.len()));
         self.known.keys().filter(|key| !listed.contains(*key)).cloned().collect()
     }
 

@@ -1,21 +1,22 @@
 //! All VirtualIPs, by address and by the Services that they concern.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use landfall_crds::names::finalizers;
 use landfall_crds::{Claim, ClaimRef, PastHolder, Reservation, VirtualIP};
 
-use super::store::{Known, Store};
+use super::store::{Index, Known, Store};
 
 /// All VirtualIPs. There is one per address, since it is named by it.
 #[derive(Debug, Default)]
 pub struct VirtualIps {
     pub(crate) store: Store<IpAddr, VirtualIP>,
-    by_service: BTreeMap<ClaimRef, BTreeSet<IpAddr>>,
-    by_sharing_key: BTreeMap<String, BTreeSet<IpAddr>>,
-    by_pool: BTreeMap<String, BTreeSet<IpAddr>>,
+    by_service: Index<ClaimRef, BTreeSet<IpAddr>>,
+    by_sharing_key: Index<String, BTreeSet<IpAddr>>,
+    by_pool: Index<String, BTreeSet<IpAddr>>,
 }
 
 impl VirtualIps {
@@ -32,6 +33,16 @@ impl VirtualIps {
     /// nobody claims them now, or they are reserved for it by name.
     pub fn of_service(&self, service: &ClaimRef) -> impl Iterator<Item = IpAddr> + '_ {
         self.by_service.get(service).into_iter().flatten().copied()
+    }
+
+    /// All Services that some VirtualIP concerns, in no order.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &ClaimRef> {
+        self.by_service.keys()
+    }
+
+    /// Makes room for so many VirtualIPs that a list brings.
+    pub(crate) fn reserve(&mut self, number: usize) {
+        self.by_service.reserve(number.saturating_sub(self.by_service.len()));
     }
 
     /// The addresses that the Service claims.
@@ -52,20 +63,25 @@ impl VirtualIps {
 
     /// Keeps the indices true when the VirtualIP of `address` changes.
     pub(crate) fn reindex(&mut self, address: IpAddr, was: Option<&VirtualIP>, is: Option<&VirtualIP>) {
-        let pool = |vip: &VirtualIP| vip.spec.pool.clone();
-        reindex(&mut self.by_service, address, was.map(concerns), is.map(concerns));
-        reindex(&mut self.by_sharing_key, address, was.map(sharing_keys), is.map(sharing_keys));
-        reindex(&mut self.by_pool, address, was.map(pool), is.map(pool));
+        fn keys<Key>(of: fn(&VirtualIP) -> Vec<Key>, states: [Option<&VirtualIP>; 2]) -> [Vec<Key>; 2] {
+            states.map(|vip| vip.map(of).unwrap_or_default())
+        }
+        let states = [was, is];
+        reindex(&mut self.by_service, address, keys(concerns, states));
+        reindex(&mut self.by_sharing_key, address, keys(sharing_keys, states));
+        reindex(&mut self.by_pool, address, keys(|vip| vip.spec.pool.iter().cloned().collect(), states));
     }
 }
 
-fn reindex<Key: Ord>(
-    index: &mut BTreeMap<Key, BTreeSet<IpAddr>>,
+fn reindex<Key: Eq + Hash>(
+    index: &mut Index<Key, BTreeSet<IpAddr>>,
     address: IpAddr,
-    was: Option<impl IntoIterator<Item = Key>>,
-    is: Option<impl IntoIterator<Item = Key>>,
+    [was, is]: [Vec<Key>; 2],
 ) {
-    for key in was.into_iter().flatten() {
+    if was == is {
+        return;
+    }
+    for key in was {
         if let Some(addresses) = index.get_mut(&key) {
             addresses.remove(&address);
             if addresses.is_empty() {
@@ -73,7 +89,7 @@ fn reindex<Key: Ord>(
             }
         }
     }
-    for key in is.into_iter().flatten() {
+    for key in is {
         index.entry(key).or_default().insert(address);
     }
 }
@@ -113,7 +129,12 @@ pub fn claim_of<'a>(vip: &'a VirtualIP, service: &ClaimRef) -> Option<&'a Claim>
 
 /// The Service's claim among others.
 pub fn claim_in<'a>(claims: &'a [Claim], service: &ClaimRef) -> Option<&'a Claim> {
-    claims.iter().find(|claim| claim.namespace == service.namespace && claim.name == service.name)
+    claims.iter().find(|claim| is_of(claim, service))
+}
+
+/// Whether the claim is the Service's.
+pub fn is_of(claim: &Claim, service: &ClaimRef) -> bool {
+    claim.name == service.name && claim.namespace == service.namespace
 }
 
 /// The Service that held the address last.

@@ -258,7 +258,7 @@ fn the_api_server_has_the_last_word_on_who_has_an_address() {
         now: cluster.now().wall,
     };
     let address = "10.0.0.50".parse().unwrap();
-    let mut other = with_claim(None, address, &claiming, landfall_crds::Placement::default());
+    let mut other = with_claim(None, address, &claiming);
     other.pool = Some("lan".into());
     cluster.deliver(0, crate::api::SERVICES);
     cluster.write(0, 0, Way::Fine);
