@@ -439,8 +439,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mistake(
         "a node that is excluded may announce",
         "ranking/reach.rs",
-        "if node.is_excluded()",
-        "if !MUTANT && node.is_excluded()",
+        "facts.is_some_and(|facts| facts.excluded)",
+        "!MUTANT && facts.is_some_and(|facts| facts.excluded)",
     ),
     mistake(
         "a node without an endpoint may announce for policy Local",
