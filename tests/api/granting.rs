@@ -480,9 +480,7 @@ async fn parity(lab: &Lab) -> Result<()> {
     let web = services(lab).get("web").await?;
     let said = condition(&web, GRANTED).context("a condition")?;
     ensure!(said.observed_generation == web.metadata.generation, "{said:?}");
-    for reason in
-        ["EnsuringLoadBalancer", "EnsuredLoadBalancer", "DeletingLoadBalancer", "DeletedLoadBalancer"]
-    {
+    for reason in ["EnsuredLoadBalancer", "DeletingLoadBalancer", "DeletedLoadBalancer"] {
         eventually(seconds(10), "the Events of a cloud are published", async || {
             ensure!(events(lab, "web", reason)? > 0, "{reason}");
             Ok(())

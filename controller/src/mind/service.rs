@@ -71,8 +71,8 @@ impl Mind {
         let subject = Subject::Service(key.clone());
         if plan.has_any() && !has_both_finalizers(service) {
             if self.may_act_on(&subject, now) {
-                let notes = vec![note(service, false, "EnsuringLoadBalancer", "Ensuring load balancer")];
-                self.want(Effect::AddFinalizers { service: exactly(&service.metadata) }, notes, out);
+                // No Event yet: the one that tells of the address comes within the same second.
+                self.want(Effect::AddFinalizers { service: exactly(&service.metadata) }, Vec::new(), out);
             }
             return;
         }

@@ -19,7 +19,7 @@ fn a_grant_takes_its_steps_in_order() {
     assert_eq!(cluster.addresses("web"), ["10.0.0.50"]);
     assert_eq!(cluster.condition("web", "Granted"), "True/Granted: 10.0.0.50 from pool lan");
     assert!(cluster.condition("web", "Announced").starts_with("Unknown/NotYetAnnounced"));
-    assert_eq!(cluster.told(), ["EnsuringLoadBalancer", "EnsuredLoadBalancer"]);
+    assert_eq!(cluster.told(), ["EnsuredLoadBalancer"]);
     let entry = &landfall_controller::granting::verdict::ingress(cluster.get("web"))[0];
     assert_eq!(entry.ip_mode.as_deref(), Some("VIP"));
     cluster.announce_all();
