@@ -62,6 +62,8 @@ pub enum Event<'a> {
     Isolated(LinkIndex, bool),
     /// Ask the gateways and other stations whether they are there.
     AskLan(LinkIndex),
+    /// Ask a peer's kernel whether the node is there.
+    AskPeer(LinkIndex, &'a NodeName),
     /// An Ethernet frame came in.
     Frame(LinkIndex, &'a [u8]),
     /// The time that `next_deadline` named has come.
@@ -98,6 +100,8 @@ pub enum Action {
     },
     /// Another station was heard.
     Station(LinkIndex),
+    /// A frame came from a speaker's node: at least its kernel lives.
+    PeerSeen(LinkIndex, NodeName),
 }
 
 #[derive(Clone, Debug)]
@@ -188,6 +192,7 @@ impl Announcing {
                 self.isolated.remove(&link);
             }
             Event::AskLan(link) => self.stations.ask(facts, link, out),
+            Event::AskPeer(link, node) => frames::ask_peer(facts, link, node, out),
             Event::Frame(link, frame) => self.hear(now, facts, link, frame, counters, out),
             Event::Deadline => self.due(now, facts, out),
         }

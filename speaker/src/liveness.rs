@@ -16,6 +16,7 @@ mod due;
 mod state;
 #[cfg(test)]
 mod tests;
+mod verification;
 
 use state::{LinkState, Process, Session};
 
@@ -53,6 +54,17 @@ pub enum Event<'a> {
     },
     /// A frame of any other station came in on a link.
     Station(LinkIndex),
+    /// The kernel of a peer answered for the node's own address.
+    Answered(LinkIndex, &'a NodeName),
+    /// A witness heard a peer, so long ago.
+    Vouched {
+        /// The link on which it was asked for the peer.
+        link: LinkIndex,
+        /// The peer.
+        node: &'a NodeName,
+        /// How long ago the witness heard it.
+        ago: Duration,
+    },
     /// A peer's process ended and said so.
     Goodbye {
         /// The peer.
@@ -76,6 +88,10 @@ pub enum Action {
     Beat(LinkIndex),
     /// No peer is heard there: ask the gateway and other stations, to learn whether the LAN is.
     AskLan(LinkIndex),
+    /// A peer is late: ask its kernel whether the node is there.
+    Probe(LinkIndex, NodeName),
+    /// A peer is late: ask the other peers whether they hear it.
+    AskWitnesses(LinkIndex, NodeName),
     /// A peer is heard on a link, for the first time or again.
     Alive(LinkIndex, NodeName),
     /// A peer that was alive on a link is heard there no more, or not watched any more.
@@ -147,6 +163,8 @@ impl Liveness {
                 self.heard(now, link, node, instance, isolated, out);
             }
             Event::Station(link) => self.station(now, link, out),
+            Event::Answered(link, node) => self.answered(link, node),
+            Event::Vouched { link, node, ago } => self.vouched(now, link, node, ago, out),
             Event::Goodbye { node, instance } => self.goodbye(node, instance, out),
             Event::Gap { long } => self.gap(now, long, out),
             Event::Deadline => self.due(now, out),
@@ -192,11 +210,23 @@ impl Liveness {
         session.and_then(|session| session.truly_heard).is_some_and(|heard| heard >= since)
     }
 
+    /// How long ago a peer was heard on a link; nothing if it is not heard there now.
+    pub fn heard_ago(&self, now: Instant, link: LinkIndex, node: &NodeName) -> Option<Duration> {
+        let session = self.sessions.get(&(link, node.clone()))?;
+        let heard = session.truly_heard.filter(|_| session.verdict.is_heard())?;
+        Some(now.saturating_duration_since(heard))
+    }
+
     /// Whether anything was heard on a link so lately that the silence of one peer means something: a
     /// port that went dark a moment ago makes all peers silent, one after the other.
     pub fn is_in_touch(&self, now: Instant, link: LinkIndex) -> bool {
         let is_watching = self.sessions.keys().any(|(on, _)| *on == link);
         !is_watching || self.links.get(&link).is_some_and(|state| now < state.heard() + self.doubt())
+    }
+
+    /// A heartbeat that did not come after as long is late: the longest interval and a little for the way.
+    fn late(&self) -> Duration {
+        self.timing.interval + self.timing.interval / 20
     }
 
     /// A silence for longer than this is doubtful.
@@ -251,6 +281,7 @@ impl Liveness {
                         truly_heard: None,
                         has_grace: false,
                         isolated_since: None,
+                        verification: None,
                     }
                 });
             }
@@ -281,6 +312,7 @@ impl Liveness {
         }
         let Some(session) = self.sessions.get_mut(&(link, node.clone())) else { return };
         (session.heard, session.truly_heard, session.has_grace) = (now, Some(now), false);
+        session.verification = None;
         if isolated {
             session.isolated_since.get_or_insert(now);
         } else {
@@ -296,7 +328,8 @@ impl Liveness {
             (Verdict::Alive | Verdict::Deaf, _) if former == verdict => {}
             _ => out.push(Action::Alive(link, node.clone())),
         }
-        self.wake_by(now + self.timing.detection());
+        self.wake_by(now + self.late());
+        self.look_at_verifications(now, link);
         let doubt = self.doubt();
         let Some(state) = self.links.get_mut(&link) else { return };
         if state.heard() + doubt <= now {
@@ -321,6 +354,9 @@ impl Liveness {
             out.push(Action::Touched(link));
         }
         state.station_heard = Some(now);
+        let was_isolated = state.isolated_since.is_some();
+        self.look_at_verifications(now, link);
+        let Some(state) = self.links.get_mut(&link).filter(|_| was_isolated) else { return };
         if state.isolated_since.take().is_some() {
             if state.reached_by_station.is_none_or(|last| last + STATION_CAUTION <= now) {
                 state.reached_by_station = Some(now);
@@ -328,6 +364,37 @@ impl Liveness {
                 out.push(Action::Reached(link));
             }
             self.due(now, out);
+        }
+    }
+
+    fn answered(&mut self, link: LinkIndex, node: &NodeName) {
+        let session = self.sessions.get_mut(&(link, node.clone()));
+        if let Some(verification) = session.and_then(|session| session.verification.as_mut()) {
+            verification.answered();
+        }
+    }
+
+    fn vouched(
+        &mut self,
+        now: Instant,
+        link: LinkIndex,
+        node: &NodeName,
+        ago: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let late = self.late();
+        let Some(session) = self.sessions.get_mut(&(link, node.clone())) else { return };
+        let Some(heard) = now.checked_sub(ago).filter(|heard| now < *heard + late) else { return };
+        if session.verification.take().is_some() {
+            session.heard = session.heard.max(heard);
+            self.due(now, out);
+        }
+    }
+
+    /// Others are heard on the link, which may be what a verification waited for.
+    fn look_at_verifications(&mut self, now: Instant, link: LinkIndex) {
+        if self.sessions.iter().any(|((on, _), session)| *on == link && session.verification.is_some()) {
+            self.wake_by(now);
         }
     }
 

@@ -240,6 +240,16 @@ impl Collector for MindCounters {
         plain("answers", "Answers to ARP requests and neighbour solicitations", now.answers_sent)?;
         plain("datagrams_received", "Datagrams from other speakers that came in", now.datagrams_received)?;
         plain("datagrams_sent", "Datagrams to other speakers", now.datagrams_sent)?;
+        plain(
+            "verification_probes",
+            "Questions to the kernels of peers whose heartbeat was late",
+            now.verification_probes,
+        )?;
+        plain(
+            "witnesses_asked",
+            "Questions to peers whether they hear another one whose heartbeat was late",
+            now.witnesses_asked,
+        )?;
         plain("queries", "Questions to a peer because something it said was missed", now.queries_sent)?;
         plain("gaps", "Times that this process was not run for longer than the detection time", now.gaps)?;
         let mut by_reason = |name: &str, help: &str, counts: &[(&str, u64)]| {

@@ -225,10 +225,14 @@ impl Mind {
             return;
         }
         if body == Body::Goodbye {
-            self.watch(now, liveness::Event::Goodbye { node: &node, instance }, out);
-        } else {
-            self.watch(now, liveness::Event::Heard { link, node: &node, instance, isolated }, out);
-            self.own(now, ownership::Event::Said(&node, &header, &body), out);
+            return self.watch(now, liveness::Event::Goodbye { node: &node, instance }, out);
+        }
+        self.watch(now, liveness::Event::Heard { link, node: &node, instance, isolated }, out);
+        self.own(now, ownership::Event::Said(&node, &header, &body), out);
+        match body {
+            Body::DoYouHear(address) => self.testify(now, &node, address, out),
+            Body::Hear { address, ago } => self.witness(now, address, ago, out),
+            _ => {}
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Action;
-use crate::lan::{LinkIndex, MacAddr};
+use crate::lan::{LinkIndex, MacAddr, NodeName};
 use crate::mind::facts::Facts;
 use crate::wire::arp::{ArpRepr, Operation};
 use crate::wire::ndp::{ALL_NODES, Message, NdpRepr, multicast_mac, solicited_node_group};
@@ -56,6 +56,29 @@ pub(super) fn ask(facts: &Facts, address: IpAddr, links: &[LinkIndex], out: &mut
             }
         };
         out.push(Action::Send(*link, frame));
+    }
+}
+
+/// Asks a peer's kernel for the node's own address, by unicast to the hardware address that its speaker
+/// told, so that nobody else is asked, and nobody but this host can answer (RFC 1122 section 2.3.2.1,
+/// RFC 4861 section 7.3.3).
+pub(super) fn ask_peer(facts: &Facts, index: LinkIndex, node: &NodeName, out: &mut Vec<Action>) {
+    let Some(link) = facts.link(index) else { return };
+    let Some(target) = facts.peer_address(index, node) else { return };
+    let Some(mac) = facts.peer_mac(node, target) else { return };
+    let Some(own) = link.addresses.iter().find(|own| own.contains(&target)) else { return };
+    out.extend(who_is(link.mac, own.addr(), target, mac).map(|frame| Action::Send(index, frame)));
+}
+
+/// A question of the station `own` to a station whose hardware address is known.
+pub(super) fn who_is(from: MacAddr, own: IpAddr, target: IpAddr, mac: MacAddr) -> Option<Vec<u8>> {
+    match (own, target) {
+        (IpAddr::V4(own), IpAddr::V4(target)) => Some(who_has(from, own, target).emit_frame(mac)),
+        (IpAddr::V6(own), IpAddr::V6(target)) => {
+            let message = Message::Solicitation { target, source_mac: Some(from) };
+            Some(NdpRepr { source: own, destination: target, message }.emit_frame(from, mac))
+        }
+        _ => None,
     }
 }
 

@@ -42,6 +42,9 @@ impl Announcing {
                 counters.frames_own += 1;
                 return Ok(());
             }
+            if let Station::Speaker(node) = facts.station(source) {
+                out.push(Action::PeerSeen(link, node));
+            }
             out.push(Action::Station(link));
             if !destination.is_multicast() && destination != own {
                 // It is somebody else's, seen because the interface is promiscuous.

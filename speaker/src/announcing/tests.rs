@@ -63,7 +63,7 @@ impl Story {
     fn tell(&mut self, event: Event<'_>) -> Vec<Action> {
         let mut out = Vec::new();
         self.announcing.handle(self.now, &self.facts, event, &mut self.counters, &mut out);
-        out.retain(|action| *action != Action::Station(LAN));
+        out.retain(|action| !matches!(action, Action::Station(LAN) | Action::PeerSeen(LAN, _)));
         out
     }
 

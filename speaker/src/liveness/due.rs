@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use super::state::LinkState;
+use super::verification::{Ask, Finding, Verification};
 use super::{Action, Liveness, Verdict};
 
 impl Liveness {
@@ -15,6 +17,7 @@ impl Liveness {
         };
         for session in self.sessions.values_mut().filter(|session| session.verdict.is_heard()) {
             grace(&mut session.heard, &mut session.has_grace);
+            session.verification = None;
         }
         for (link, state) in &mut self.links {
             grace(&mut state.speaker_heard, &mut state.has_grace);
@@ -29,15 +32,42 @@ impl Liveness {
     /// Does all that is due and finds out when the next thing will be.
     pub(super) fn due(&mut self, now: Instant, out: &mut Vec<Action>) {
         let (detection, interval, doubt) = (self.timing.detection(), self.timing.interval, self.doubt());
+        let late = self.late();
         let mut next: Option<Instant> = None;
         let mut wake = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         for ((link, node), session) in &mut self.sessions {
             if !session.verdict.is_heard() {
                 continue;
             }
-            if session.heard + detection <= now {
+            let mut is_dead = session.heard + detection <= now;
+            if session.heard + late > now {
+                wake(session.heard + late);
+            } else if !is_dead {
+                let verification = session.verification.get_or_insert_with(|| Verification::begin(now));
+                let ask = &mut |ask| match ask {
+                    Ask::Kernel => out.push(Action::Probe(*link, node.clone())),
+                    Ask::Others => {
+                        out.push(Action::AskWitnesses(*link, node.clone()));
+                        out.push(Action::AskLan(*link));
+                    }
+                };
+                let heard = self.links.get(link).map_or(session.heard, LinkState::heard);
+                let mut finding = verification.step(now, heard, ask);
+                if finding == Finding::LanIsBack && !std::mem::replace(&mut session.has_grace, true) {
+                    // It may be back as well, and then its next heartbeat comes within an interval.
+                    let grace = now.checked_sub(detection - late).unwrap_or(session.heard);
+                    session.heard = session.heard.max(grace);
+                    *verification = Verification::begin(now);
+                    finding = verification.step(now, heard, ask);
+                }
+                match finding {
+                    Finding::Dead | Finding::LanIsBack => is_dead = true,
+                    Finding::Open(next) => next.into_iter().for_each(&mut wake),
+                }
+            }
+            if is_dead {
                 session.verdict = Verdict::Dead;
-                session.isolated_since = None;
+                (session.isolated_since, session.verification) = (None, None);
                 out.push(Action::Dead(*link, node.clone()));
                 continue;
             }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Verdict;
+use super::verification::Verification;
 
 /// A peer on a link.
 #[derive(Clone, Debug)]
@@ -14,6 +15,8 @@ pub(super) struct Session {
     /// Grace is given once for a silence, lest a slow node never find anybody dead.
     pub(super) has_grace: bool,
     pub(super) isolated_since: Option<Instant>,
+    /// The questions that are under way since it is late.
+    pub(super) verification: Option<Verification>,
 }
 
 /// A link with carrier.

@@ -37,6 +37,10 @@ pub struct Counters {
     pub datagrams_sent: u64,
     /// Queries for everything that a peer has to say: something was missed.
     pub queries_sent: u64,
+    /// Questions to the kernels of peers that were late.
+    pub verification_probes: u64,
+    /// Questions to peers whether they hear another one that was late.
+    pub witnesses_asked: u64,
     /// Times that this process itself was not run for longer than the detection time.
     pub gaps: u64,
 }

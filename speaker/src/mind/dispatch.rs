@@ -25,6 +25,15 @@ impl Mind {
                     self.announce(now, announcing::Event::AskLan(link), out);
                     continue;
                 }
+                liveness::Action::Probe(link, node) => {
+                    self.counters.verification_probes += 1;
+                    self.announce(now, announcing::Event::AskPeer(link, &node), out);
+                    continue;
+                }
+                liveness::Action::AskWitnesses(link, node) => {
+                    self.ask_witnesses(link, &node, out);
+                    continue;
+                }
                 liveness::Action::Alive(link, node) => self.report_peer(link, node, true, out),
                 liveness::Action::Dead(link, node) => {
                     if self.liveness.verdicts(&node).all(|(_, verdict)| !verdict.is_heard()) {
@@ -153,6 +162,9 @@ impl Mind {
                     self.own(now, ownership::Event::SpeakerHas(sight), out);
                 }
                 announcing::Action::Station(link) => self.watch(now, liveness::Event::Station(link), out),
+                announcing::Action::PeerSeen(link, node) => {
+                    self.watch(now, liveness::Event::Answered(link, &node), out);
+                }
             }
         }
     }

@@ -159,6 +159,17 @@ impl Facts {
         self.by_source.get(&(link, address))
     }
 
+    /// The address at which a peer is watched on a link.
+    pub fn peer_address(&self, link: LinkIndex, node: &NodeName) -> Option<IpAddr> {
+        self.sessions.get(&link)?.get(node).copied()
+    }
+
+    /// The hardware address behind an address of a peer.
+    pub fn peer_mac(&self, node: &NodeName, address: IpAddr) -> Option<MacAddr> {
+        let mut links = self.peers.get(node)?.links.iter();
+        links.find(|link| link.address == Some(address)).map(|link| link.mac)
+    }
+
     /// All other speakers' nodes.
     pub fn peers(&self) -> impl Iterator<Item = &NodeName> {
         self.peers.keys()

@@ -1,7 +1,11 @@
 //! What is said to peers, on every link where they are watched.
 
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
 use super::{Action, Mind};
 use crate::lan::{LinkIndex, NodeName};
+use crate::liveness;
 use crate::wire::speech::{Body, Header, SpeechRepr};
 
 impl Mind {
@@ -31,6 +35,40 @@ impl Mind {
         let sent = peers.values().map(|to| Action::SendDatagram { link, to: *to, payload: payload.clone() });
         out.extend(sent);
         self.counters.datagrams_sent += peers.len() as u64;
+    }
+
+    /// Asks every other peer that is heard whether it hears this one, which is late on a link.
+    pub(super) fn ask_witnesses(&mut self, link: LinkIndex, node: &NodeName, out: &mut Vec<Action>) {
+        let Some(address) = self.facts.peer_address(link, node) else { return };
+        let is_witness = |peer: &&NodeName| {
+            *peer != node && self.liveness.verdicts(peer).any(|(_, verdict)| verdict.is_heard())
+        };
+        let witnesses: Vec<NodeName> = self.facts.peers().filter(is_witness).cloned().collect();
+        for witness in witnesses {
+            self.counters.witnesses_asked += 1;
+            self.say_to(&witness, &Body::DoYouHear(address), out);
+        }
+    }
+
+    /// Answers a peer that asks whether another one is heard here.
+    pub(super) fn testify(&mut self, now: Instant, asker: &NodeName, address: IpAddr, out: &mut Vec<Action>) {
+        // Only where it is watched at this very address: to hear it on another LAN says nothing of this one.
+        let links = self.facts.sessions().keys();
+        let heard =
+            links.filter_map(|link| self.liveness.heard_ago(now, *link, self.facts.peer_at(*link, address)?));
+        let Some(ago) = heard.min() else { return };
+        let ago = u16::try_from(ago.as_millis()).unwrap_or(u16::MAX);
+        self.say_to(asker, &Body::Hear { address, ago }, out);
+    }
+
+    /// A witness hears a peer.
+    pub(super) fn witness(&mut self, now: Instant, address: IpAddr, ago: u16, out: &mut Vec<Action>) {
+        let ago = Duration::from_millis(ago.into());
+        let links: Vec<LinkIndex> = self.facts.sessions().keys().copied().collect();
+        for link in links {
+            let Some(node) = self.facts.peer_at(link, address).cloned() else { continue };
+            self.watch(now, liveness::Event::Vouched { link, node: &node, ago }, out);
+        }
     }
 
     pub(super) fn say_to(&mut self, node: &NodeName, body: &Body, out: &mut Vec<Action>) {

@@ -169,7 +169,12 @@ impl PeerBooks {
                     book.answered = Some(now);
                 }
             }
-            Body::Heartbeat | Body::Changes(_) | Body::Range { .. } | Body::Goodbye => {}
+            Body::Heartbeat
+            | Body::Changes(_)
+            | Body::Range { .. }
+            | Body::Goodbye
+            | Body::DoYouHear(_)
+            | Body::Hear { .. } => {}
         }
         let Some(book) = self.books.get_mut(node) else { return heard };
         if book.in_step() {

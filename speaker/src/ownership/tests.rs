@@ -119,7 +119,10 @@ impl Story {
         self.liveness.handle(self.now, event, &mut out);
         for action in out {
             match action {
-                liveness::Action::Beat(_) | liveness::Action::AskLan(_) => continue,
+                liveness::Action::Beat(_)
+                | liveness::Action::AskLan(_)
+                | liveness::Action::Probe(..)
+                | liveness::Action::AskWitnesses(..) => continue,
                 liveness::Action::Left(node) => self.tell(Event::Void(&node)),
                 _ => {}
             }

@@ -10,9 +10,10 @@
 //!  6  flags: 1 isolated, 2 leaving      48  kind 4: first and last address of the range
 //!  7  zero                                  kinds 2 and 4: entries
 //!  8  length of the whole
-//! 10  number of entries                 entry:  family 4 or 6, what it says and flags, rank,
-//! 12  FNV-1a of the whole, itself zero          epoch, term, address
-//! 16  hardware address, two bytes zero
+//! 10  number of entries                     kinds 6 and 7: an address; 7: milliseconds
+//! 12  FNV-1a of the whole, itself zero
+//! 16  hardware address, two bytes zero  entry:  family 4 or 6, what it says and flags, rank,
+//!                                               epoch, term, address
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -83,6 +84,15 @@ pub enum Body {
     },
     /// The sender's process ends and answers for nothing any more.
     Goodbye,
+    /// Do you hear the speaker that is watched at this address? It is late where the sender watches it.
+    DoYouHear(IpAddr),
+    /// The speaker at this address was heard.
+    Hear {
+        /// The address of the question.
+        address: IpAddr,
+        /// How long ago it was heard, in milliseconds.
+        ago: u16,
+    },
 }
 
 /// A message as a value.
@@ -151,6 +161,8 @@ impl SpeechRepr {
                 entries: take_entries(&mut rest, count)?,
             },
             5 => Body::Goodbye,
+            6 => Body::DoYouHear(take_bound(&mut rest)?),
+            7 => Body::Hear { address: take_bound(&mut rest)?, ago: take_u16(&mut rest)? },
             _ => return Err(WireError::InvalidSpeech),
         };
         let told = match &body {
@@ -185,6 +197,15 @@ impl SpeechRepr {
                 (4, entries.as_slice())
             }
             Body::Goodbye => (5, [].as_slice()),
+            Body::DoYouHear(address) => {
+                put_bound(&mut bytes, *address);
+                (6, [].as_slice())
+            }
+            Body::Hear { address, ago } => {
+                put_bound(&mut bytes, *address);
+                bytes.extend(ago.to_be_bytes());
+                (7, [].as_slice())
+            }
         };
         for entry in entries {
             put_entry(&mut bytes, entry);
@@ -299,6 +320,10 @@ fn take_address(rest: &mut &[u8], family: u8) -> Result<IpAddr, WireError> {
 fn take_bound(rest: &mut &[u8]) -> Result<IpAddr, WireError> {
     let family = take(rest, 1)?[0];
     take_address(rest, family)
+}
+
+fn take_u16(rest: &mut &[u8]) -> Result<u16, WireError> {
+    take(rest, 2).map(|bytes| u16_at(bytes, 0))
 }
 
 fn take_entries(rest: &mut &[u8], count: usize) -> Result<Vec<Entry>, WireError> {

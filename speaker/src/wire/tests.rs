@@ -247,6 +247,8 @@ fn any_speech() -> impl Strategy<Value = SpeechRepr> {
         Just(Body::Heartbeat),
         Just(Body::Query),
         Just(Body::Goodbye),
+        any_address().prop_map(Body::DoYouHear),
+        (any_address(), any::<u16>()).prop_map(|(address, ago)| Body::Hear { address, ago }),
         entries().prop_map(Body::Changes),
         (any_address(), any_address(), entries()).prop_map(|(first, last, entries)| Body::Range {
             first,

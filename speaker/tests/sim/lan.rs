@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use landfall_speaker::lan::{LinkIndex, MacAddr};
 use landfall_speaker::mind::Event;
+use landfall_speaker::wire::arp::{ArpRepr, Operation};
+use landfall_speaker::wire::ethernet::Frame;
 
-use crate::world::{LAN, Node, Port, What, World};
+use crate::world::{BACKBONE, LAN, Node, Port, What, World};
 
 impl World {
     pub fn send_datagram(&mut self, number: usize, link: LinkIndex, to: IpAddr, payload: Vec<u8>) {
@@ -43,6 +45,7 @@ impl World {
         for receiver in receivers.into_iter().filter(|receiver| Some(*receiver) != from) {
             if let Some(at) = self.passes(from, Some(receiver)) {
                 self.schedule(at, What::Deliver(receiver, Event::Frame { link: LAN, frame: frame.to_vec() }));
+                self.ask_kernel(at, receiver, LAN, frame);
             }
         }
         if from.is_some()
@@ -53,11 +56,56 @@ impl World {
         }
     }
 
+    /// Carries a frame between two nodes on the second LAN, on which there is nobody else.
+    pub fn carry_on_backbone(&mut self, from: usize, frame: &[u8]) {
+        let destination = MacAddr(frame[0..6].try_into().unwrap());
+        let receiver = self.nodes.iter().position(|node| backbone_mac(node.mac) == destination);
+        let Some(receiver) = receiver else { return };
+        if self.nodes[from].backbone_dark || self.nodes[receiver].backbone_dark {
+            return;
+        }
+        let at = self.now + Duration::from_micros(80 + self.random(400));
+        let event = Event::Frame { link: BACKBONE, frame: frame.to_vec() };
+        self.schedule(at, What::Deliver(receiver, event));
+        self.ask_kernel(at, receiver, BACKBONE, frame);
+    }
+
+    /// A question for the node's own address is answered by its kernel.
+    fn ask_kernel(&mut self, at: Instant, receiver: usize, link: LinkIndex, frame: &[u8]) {
+        let Ok(question) = Frame::new_checked(frame).and_then(|frame| ArpRepr::parse_frame(&frame)) else {
+            return;
+        };
+        let own = self.nodes[receiver].address;
+        let own = if link == LAN { own } else { backbone_address(own) };
+        if question.operation == Operation::Request && IpAddr::V4(question.tpa) == own {
+            self.schedule(at, What::Kernel(receiver, link, question));
+        }
+    }
+
+    /// The kernel of a node answers a question for the node's own address.
+    pub fn answer_as_kernel(&mut self, number: usize, link: LinkIndex, question: &ArpRepr) {
+        let mac = self.nodes[number].mac;
+        let sha = if link == LAN { mac } else { backbone_mac(mac) };
+        let (spa, tha, tpa) = (question.tpa, question.sha, question.spa);
+        let answer = ArpRepr { operation: Operation::Reply, sha, spa, tha, tpa }.emit_frame(tha);
+        if link == LAN {
+            self.carry(Some(number), &answer);
+        } else {
+            self.carry_on_backbone(number, &answer);
+        }
+    }
+
     /// When something sent now arrives, if it does. Stations that are no node are on the first island.
     pub fn passes(&mut self, from: Option<usize>, to: Option<usize>) -> Option<Instant> {
         let clean = Port { dark: false, island: 0, loss_in: 0.0, loss_out: 0.0 };
         let port = |node: Option<usize>| node.map_or(&clean, |number| &self.nodes[number].port).clone();
         let (out, into) = (port(from), port(to));
+        let is_cut = |(a, b): &(usize, usize)| {
+            (from, to) == (Some(*a), Some(*b)) || (from, to) == (Some(*b), Some(*a))
+        };
+        if self.cuts.iter().any(is_cut) {
+            return None;
+        }
         let carries = |node: Option<usize>| node.is_none_or(|number| self.nodes[number].carrier);
         if out.dark || into.dark || out.island != into.island || !carries(from) || !carries(to) {
             return None;

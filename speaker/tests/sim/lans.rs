@@ -13,7 +13,7 @@ fn two_nodes_are_enough_where_the_gateway_answers() {
         world.change_port(0, |port| port.dark = true);
         world.run(ms(1000));
         assert_eq!(world.owner(vip_address(1)), Some(1));
-        assert!(world.watcher.longest_outage() <= ms(302), "{:?}", world.watcher.longest_outage());
+        assert!(world.watcher.longest_outage() <= ms(160), "{:?}", world.watcher.longest_outage());
         outages.push(world.watcher.longest_outage());
     }
     println!("port dark, two nodes: the client's outage: {}", percentiles(outages));
@@ -126,7 +126,7 @@ fn an_owner_cut_off_on_one_lan_hears_of_its_successor_on_the_other() {
         world.run(ms(1000));
         assert_eq!(world.owner(address), Some(1), "{}", describe(&world, address));
         let outage = world.watcher.longest_outage();
-        assert!(outage <= ms(302), "{outage:?}");
+        assert!(outage <= ms(160), "{outage:?}");
         assert!(!world.nodes[0].mind.as_ref().unwrap().answers(address), "it heard and yielded");
         world.watcher.reset();
         world.change_port(0, |port| port.dark = false);

@@ -16,6 +16,7 @@ mod ops;
 mod random;
 mod returns;
 mod scenarios;
+mod verification;
 mod world;
 
 /// How many seeds to try: more when the environment says so.

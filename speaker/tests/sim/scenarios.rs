@@ -71,7 +71,7 @@ fn the_owners_port_goes_dark_and_the_next_takes_over() {
         world.run(ms(1000));
         assert_eq!(world.owner(vip_address(1)), Some(1));
         assert_eq!(world.watcher.longest_split(), ms(0));
-        assert!(world.watcher.longest_outage() <= ms(302), "{:?}", world.watcher.longest_outage());
+        assert!(world.watcher.longest_outage() <= ms(160), "{:?}", world.watcher.longest_outage());
         outages.push(world.watcher.longest_outage());
     }
     println!("port dark, three nodes: the client's outage: {}", percentiles(outages));

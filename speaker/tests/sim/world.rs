@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use landfall_speaker::lan::{Link, LinkIndex, MacAddr, NodeName, PeerInfo, PeerLink, Vip};
 use landfall_speaker::mind::{Action, Config, Event, Mind, Report};
+use landfall_speaker::wire::arp::ArpRepr;
 
 use crate::client::Clients;
 use crate::invariants::Watcher;
@@ -58,6 +59,8 @@ pub struct Node {
 }
 
 pub enum What {
+    /// A question for a node's own address comes to its kernel, which answers whatever its speaker does.
+    Kernel(usize, LinkIndex, ArpRepr),
     Deliver(usize, Event),
     Wake(usize),
     Api(usize, Event),
@@ -84,6 +87,8 @@ pub struct World {
     told_at: Instant,
     /// A firewall keeps the speakers' datagrams from everybody.
     pub drops_datagrams: bool,
+    /// Pairs of nodes that do not hear each other on the first LAN, though all others hear both.
+    pub cuts: Vec<(usize, usize)>,
     /// The first node of each pair does not know of the second.
     pub strangers: Vec<(usize, usize)>,
     queue: BTreeMap<(Instant, u64), What>,
@@ -140,6 +145,7 @@ impl World {
             status_flows: true,
             told_at: start,
             drops_datagrams: false,
+            cuts: Vec::new(),
             strangers: Vec::new(),
             queue: BTreeMap::new(),
             sequence: 0,
@@ -317,6 +323,7 @@ impl World {
     fn happen(&mut self, what: What) {
         match what {
             What::Deliver(number, event) => self.arrive(number, event),
+            What::Kernel(number, link, question) => self.answer_as_kernel(number, link, &question),
             What::Api(number, event) => {
                 if !self.nodes[number].api_cut {
                     self.arrive(number, event);
@@ -406,8 +413,7 @@ impl World {
                     self.frames_sent += 1;
                     self.carry(Some(number), &frame);
                 }
-                // Nobody on the second LAN listens to frames.
-                Action::SendFrame { .. } => {}
+                Action::SendFrame { frame, .. } => self.carry_on_backbone(number, &frame),
                 Action::SendDatagram { link, to, payload } => {
                     self.datagrams_sent += 1;
                     self.send_datagram(number, link, to, payload);

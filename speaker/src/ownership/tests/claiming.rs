@@ -48,9 +48,9 @@ fn the_second_ranked_claims_as_soon_as_the_first_is_dead() {
     story.pass(ms(1000));
     story.assert_waits();
     story.falls_silent("n1");
-    story.pass(ms(200));
+    story.pass(ms(154));
     story.assert_waits();
-    story.pass(ms(101));
+    story.pass(ms(51));
     story.assert_announces(8, 1);
 }
 
@@ -62,7 +62,7 @@ fn the_third_ranked_leaves_it_to_the_second_and_claims_if_that_one_does_not() {
     story.falls_silent("n1");
     story.pass(ms(300));
     story.assert_waits();
-    story.pass(ms(150));
+    story.pass(ms(51));
     assert_eq!(story.done(), [Action::Ask(address(), vec![LAN])], "does anybody answer after all?");
     story.pass(ms(50));
     story.assert_announces(8, 1);

@@ -1,0 +1,98 @@
+//! Whether a peer whose heartbeat is late is dead: asked at once, not waited for.
+//!
+//! The peer's kernel is asked for the node's own address, since it answers even where the speaker is
+//! starved; other peers are asked whether they hear it; and the LAN is asked whether it is there at all. A
+//! peer of whom there is no sign while others give one is dead as soon as all probes had their time. Any
+//! answer, and any doubt, only means to wait for the whole detection time: verification makes a verdict
+//! come sooner, and never makes one that silence would not have made.
+//!
+//! | The peer's kernel | A witness | Anybody else since | Then |
+//! |---|---|---|---|
+//! | silent | silent | heard | dead once all probes had their time |
+//! | silent | silent | silent | the whole detection time: it may be the switch, or this node's own port; when the LAN is back, once more from the beginning |
+//! | answers | silent | any | the whole detection time: it still forwards, so nothing is lost by that |
+//! | any | heard it lately | any | alive: the witness's word counts like a heartbeat, as old as it says |
+//!
+//! A process that was itself not run begins anew: what it did not hear meanwhile says nothing.
+
+use std::time::{Duration, Instant};
+
+/// So many probes are sent before silence is believed.
+const PROBES: u32 = 10;
+/// The least time between two probes, and from the last one to the verdict.
+const PACE: Duration = Duration::from_millis(5);
+/// Witnesses are asked again at this probe, since the question or the answer may be lost.
+const ASK_AGAIN_AT: u32 = PROBES / 2;
+
+/// Probes that are under way.
+#[derive(Clone, Debug)]
+pub(super) struct Verification {
+    /// When it began. Only signs from then on count.
+    since: Instant,
+    sent: u32,
+    next: Instant,
+    is_answered: bool,
+    /// All probes had their time, and nobody else was heard either.
+    is_void: bool,
+}
+
+/// Who is to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// The peer's kernel.
+    Kernel,
+    /// The other peers, and the stations of the LAN.
+    Others,
+}
+
+/// What came of a verification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// The peer is dead.
+    Dead,
+    /// Nobody was heard while it was asked, and now somebody is. What it did not answer says nothing.
+    LanIsBack,
+    /// Nothing before this time, if at all.
+    Open(Option<Instant>),
+}
+
+impl Verification {
+    pub(super) fn begin(now: Instant) -> Self {
+        Self { since: now, sent: 0, next: now, is_answered: false, is_void: false }
+    }
+
+    pub(super) fn answered(&mut self) {
+        self.is_answered = true;
+    }
+
+    /// Takes the next step: what is to be asked is pushed, what is found is returned. `heard` says when
+    /// anybody was heard on the link.
+    ///
+    /// Probes keep their pace by this process's own clock, so that one that is run late sends as many as
+    /// any other and waits for each as long.
+    pub(super) fn step(&mut self, now: Instant, heard: Instant, ask: &mut impl FnMut(Ask)) -> Finding {
+        if self.is_answered {
+            return Finding::Open(None);
+        }
+        if self.is_void && heard > self.since {
+            return Finding::LanIsBack;
+        }
+        if now < self.next {
+            return Finding::Open(Some(self.next));
+        }
+        if self.sent < PROBES {
+            ask(Ask::Kernel);
+            if self.sent == 0 || self.sent == ASK_AGAIN_AT {
+                ask(Ask::Others);
+            }
+            self.sent += 1;
+            self.next = now + PACE;
+            return Finding::Open(Some(self.next));
+        }
+        if heard > self.since {
+            return Finding::Dead;
+        }
+        self.is_void = true;
+        Finding::Open(None)
+    }
+}
