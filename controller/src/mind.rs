@@ -27,6 +27,7 @@ mod outcome;
 pub(crate) mod pending;
 mod pool;
 mod release;
+mod rush;
 mod service;
 pub(crate) mod subject;
 mod waiting;
@@ -59,6 +60,7 @@ use balance::Balance;
 pub use explain::Explanation;
 use history::History;
 use pending::Pending;
+use rush::Rush;
 use subject::Subject;
 use waiting::Waiting;
 
@@ -220,6 +222,7 @@ pub struct Mind {
     /// What is to be noted of past holders.
     history: History,
     /// Releases that go on without a history, because it was refused.
+    rush: Rush,
     without_history: BTreeSet<IpAddr>,
     balance: Balance,
 }
@@ -263,6 +266,7 @@ impl Mind {
             told: BTreeSet::new(),
             pool_counted: BTreeMap::new(),
             history: History::default(),
+            rush: Rush::default(),
             without_history: BTreeSet::new(),
             balance: Balance::default(),
         }
@@ -290,7 +294,8 @@ impl Mind {
 
     /// When [`Event::Deadline`] is wanted, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let deadlines = [self.pending.next_deadline(), self.balance.next_deadline()];
+        let deadlines =
+            [self.pending.next_deadline(), self.balance.next_deadline(), self.rush.next_deadline()];
         if self.is_acting() { deadlines.into_iter().flatten().min() } else { None }
     }
 
@@ -325,6 +330,9 @@ impl Mind {
         for subject in self.pending.due(now.monotonic) {
             self.mark(subject);
         }
+        for key in self.rush.over(now.monotonic) {
+            self.mark(Subject::Service(key));
+        }
         loop {
             while let Some((_, _, subject)) = self.dirty.pop_first() {
                 match subject {
@@ -354,6 +362,7 @@ impl Mind {
         self.dirty.clear();
         self.waiting = Waiting::default();
         self.history = History::default();
+        self.rush = Rush::default();
         self.own_claims.clear();
         self.balance = Balance::default();
         for address in self.claimant_of.keys().copied().collect::<Vec<_>>() {

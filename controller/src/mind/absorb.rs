@@ -78,6 +78,7 @@ impl Mind {
         if is.is_none() {
             self.waiting.remove(key);
             self.unannounced.remove(key);
+            self.rush.forget(key);
             self.conditions_written.remove(key);
             let uid = was.and_then(|service| service.metadata.uid.as_ref());
             if let Some(uid) = uid {

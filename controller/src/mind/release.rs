@@ -76,6 +76,7 @@ impl Mind {
         out: &mut Vec<Effect>,
     ) {
         self.unannounced.remove(key);
+        self.rush.forget(key);
         self.settle_lost(now, key, |_| false, out);
         let claimed: Vec<IpAddr> = self.vips.claimed_by(key).collect();
         for address in &claimed {

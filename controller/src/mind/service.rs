@@ -71,6 +71,7 @@ impl Mind {
         let subject = Subject::Service(key.clone());
         if plan.has_any() && !has_both_finalizers(service) {
             if self.may_act_on(&subject, now) {
+                self.rush.granting(now.monotonic);
                 // No Event yet: the one that tells of the address comes within the same second.
                 self.want(Effect::AddFinalizers { service: exactly(&service.metadata) }, Vec::new(), out);
             }
@@ -142,6 +143,7 @@ impl Mind {
         self.claiming.entry(key.clone()).or_default().insert(address);
         self.claimant_of.insert(address, key.clone());
         self.settle_usage(address);
+        self.rush.granting(now.monotonic);
         let effect = match known {
             Some(vip) => Effect::UpdateVirtualIp { virtual_ip: exactly(&vip.metadata), spec },
             None => {
@@ -261,7 +263,7 @@ impl Mind {
         let generation = service.metadata.generation;
         let known = status::conditions_of(service);
         if is_shown && already_said(known, &wanted, &OURS, generation) {
-            return;
+            return self.rush.forget(key);
         }
         let subject = Subject::Service(key.clone());
         if is_shown && let Some(last) = self.conditions_written.get(key) {
@@ -271,7 +273,7 @@ impl Mind {
                 return self.pending.wake(&subject, next);
             }
         }
-        if !self.may_act_on(&subject, now) {
+        if is_shown && !self.rush.may_tell(key, now.monotonic) || !self.may_act_on(&subject, now) {
             return;
         }
         let conditions = with_times(known, &wanted, generation, now.wall);
@@ -289,6 +291,7 @@ impl Mind {
             let message = format!("Ensured load balancer: {}", some_of(&held, 2));
             notes.push(note(service, false, "EnsuredLoadBalancer", message));
         }
+        self.rush.granting(now.monotonic);
         self.want(Effect::SetIngress { service: exactly, ingress, conditions }, notes, out);
     }
 

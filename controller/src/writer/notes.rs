@@ -27,11 +27,15 @@ pub(super) const CAPACITY: usize = 4096;
 /// How many are published per second in the long run, and at once.
 const PACE: (f64, f64) = (20.0, 50.0);
 
-/// For so long at most a note is held back while other writes wait: people can wait, grants should not.
-const HELD_BACK: SignedDuration = SignedDuration::from_secs(10);
+/// For so long at most a note is held back while there is anything else to write: people can wait, grants
+/// should not.
+const HELD_BACK: SignedDuration = SignedDuration::from_secs(30);
 
-/// How often is looked whether they still wait.
+/// How often is looked whether there still is.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// In so many looks in a row there must be nothing: between two writes of a rush there is a moment without.
+const IDLE_LOOKS: u32 = 4;
 
 /// A note that was published within this time is counted up instead of published again, as client-go does.
 const SERIES: Duration = Duration::from_secs(6 * 60);
@@ -67,9 +71,15 @@ pub(super) async fn publish(
 ) {
     let mut published: HashMap<Note, Published> = HashMap::new();
     let mut pace = Pace::new(PACE.0, PACE.1);
+    let mut idle_looks = 0_u32;
     while let Some(dated) = notes.recv().await {
         let held_until = dated.at.checked_add(HELD_BACK).unwrap_or(dated.at);
-        while metrics.effects_waiting.get() > 0 && clock::now().wall < held_until {
+        while clock::now().wall < held_until {
+            let is_idle = metrics.effects_waiting.get() == 0 && metrics.effects_under_way.get() == 0;
+            idle_looks = if is_idle { idle_looks.saturating_add(1) } else { 0 };
+            if idle_looks >= IDLE_LOOKS {
+                break;
+            }
             tokio::time::sleep(LOOK).await;
         }
         while let Err(wait) = pace.take(clock::now().monotonic) {

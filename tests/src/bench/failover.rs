@@ -45,8 +45,10 @@ pub(super) async fn measure(lab: &Lab, crashes: u32) -> Result<Vec<Figure>> {
         splits.push(seen.longest_split());
     }
     services::delete(lab, "crashes").await?;
+    let longest = outages.iter().copied().max().unwrap_or_default();
     Ok(vec![
-        Figure::times("outage when the owner's port goes dark", &outages, 500.0, None),
+        Figure::times("outage when the owner's port goes dark", &outages, 120.0, None),
+        Figure::times("the longest of these", &[longest], 200.0, None),
         Figure::times("outage when that node comes back", &returns, 50.0, None),
         Figure::times("two nodes answer when that node comes back", &splits, 1000.0, None),
     ])
