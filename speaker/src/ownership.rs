@@ -4,7 +4,8 @@
 //! A pure machine over the books of what every speaker says. Its rules, in the words of the design: an
 //! incumbent keeps an address until it fails, leaves, or a higher epoch ranks another first and that
 //! one's claim is heard; a candidate claims when every better one is dead, has left or refuses, and as a
-//! backstop when nobody answers for the address; who returns takes nothing back by itself.
+//! backstop when nobody answers for the address; who returns takes nothing back by itself; an owner that is
+//! ranked first by a higher epoch and does not know of it is overtaken.
 //!
 //! Two invariants live here. I1 no void (`i1_no_void`): while an eligible node lives, somebody announces,
 //! save the detection window after an unplanned death; `wait` sees to it. I2 no split (`i2_no_split`): in
@@ -42,6 +43,8 @@ use standing::Desk;
 pub const HOLD: Duration = Duration::from_secs(5 * 60);
 /// Who leaves, or is no candidate any more, waits for a successor for at most as long.
 pub const HANDOVER: Duration = Duration::from_secs(3);
+/// An owner has so long to learn of an epoch that ranks it first: a watch that broke is resumed by then.
+const BEHIND: Duration = Duration::from_secs(2);
 /// A node that hears nobody claims only after as long.
 const ISOLATED_WAIT: Duration = Duration::from_secs(1);
 

@@ -1,7 +1,7 @@
 //! The lab is what it says it is: a real Kubernetes whose faults are real.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, ensure};
 use landfall_tests::{
     backend::{Backends, Service, node_port},
     lab::{
-        Direction, Lab, eventually,
+        Direction, Lab, eventually, plan,
         probe::{Protocol, Request},
         seconds,
     },
@@ -25,6 +25,7 @@ pub(crate) fn stories() -> Vec<Story> {
         Story::new("lab: a port that goes dark is dark until it is up again", port_goes_dark),
         Story::new("lab: loss is what was asked for, one way or both", loss),
         Story::new("lab: two hosts that are cut off from each other still reach the others", cut),
+        Story::new("lab: a node that is cut off from the API server still reaches its peers", cut_from_api),
         Story::new("lab: a frozen node's kernel goes on", frozen_node),
         Story::new("lab: everybody who answers for an address is seen", who_has),
         Story::new("lab: the API server is killed and comes back with all it knew", api_server_killed),
@@ -134,6 +135,32 @@ async fn cut(lab: &Lab) -> Result<()> {
     ensure!(c1.ask(target).is_err(), "c1 is cut off from n2");
     c2.ask(target)?;
     c1.ask(Request { to: (lab.node("n1")?.addresses().v4, tcp).into(), ..target })?;
+    Ok(())
+}
+
+async fn cut_from_api(lab: &Lab) -> Result<()> {
+    let reaches = |from: &str, to: SocketAddr| -> Result<bool> {
+        let connects = move || Ok(TcpStream::connect_timeout(&to, seconds(1)).is_ok());
+        lab.node(from)?.namespace().on_thread(connects)
+    };
+    let gateways = [IpAddr::V4(plan::GATEWAY_V4), IpAddr::V6(plan::GATEWAY_V6)];
+    let by_address = gateways.map(|gateway| SocketAddr::from((gateway, plan::API_SERVER_PORT)));
+    let by_service: SocketAddr = (plan::SERVICE_OF_API[0].parse::<IpAddr>()?, 443).into();
+    let ways = [by_address[0], by_address[1], by_service];
+    let kubelet = (lab.node("n3")?.addresses().v4, 10250).into();
+    for way in ways {
+        ensure!(reaches("n2", way)?, "{way} is to be reached at first");
+    }
+    lab.switch().cut_from_api("n2")?;
+    for way in ways {
+        ensure!(!reaches("n2", way)?, "n2 is cut off, and yet reaches {way}");
+        ensure!(reaches("n1", way)?, "n1 is not cut off, and does not reach {way}");
+    }
+    ensure!(reaches("n2", kubelet)?, "n2 is to reach n3");
+    lab.switch().heal_way_to_api("n2")?;
+    for way in ways {
+        ensure!(reaches("n2", way)?, "{way} is to be reached again");
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod isolation;
 mod lab;
 mod landfall;
 mod operations;
+mod release;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         isolation::stories(),
         address::stories(),
         failover::stories(),
+        release::stories(),
         operations::stories(),
     ];
     let stories: Vec<Story> = promises.into_iter().flatten().collect();

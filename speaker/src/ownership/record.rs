@@ -38,6 +38,8 @@ pub(crate) struct Record {
     pub(super) holding: Option<Holding>,
     /// Since when nobody is known to announce it, as far as this node waits to do so.
     pub(super) void_since: Option<Instant>,
+    /// Since when its owner is known to stand under an older epoch than one that ranks it first.
+    pub(super) behind_since: Option<Instant>,
     /// Who was last known to announce it.
     pub(super) last_owner: Option<NodeName>,
     /// When the LAN was last asked who answers for it.
@@ -61,6 +63,7 @@ impl Record {
             gone_since: None,
             holding: None,
             void_since: None,
+            behind_since: None,
             last_owner: None,
             asked: None,
             seen: None,

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::claim::{Claim, Statement};
 use super::record::{Holding, Record};
-use super::standing::{Desk, Position};
-use super::{Action, ISOLATED_WAIT};
+use super::standing::{Desk, Owner, Position};
+use super::{Action, BEHIND, ISOLATED_WAIT};
 use crate::lan::NodeName;
 use crate::liveness::Verdict;
 
@@ -20,6 +20,7 @@ impl Desk<'_> {
     /// Goes on waiting, or claims.
     pub(super) fn wait(&mut self, record: &mut Record, position: &Position) {
         let Position { links, lan, rank, ranking, refusal } = position;
+        let behind_since = record.behind_since.take();
         let may =
             record.vip.claimed && refusal.is_none() && !links.is_empty() && self.leaving_since.is_none();
         let Some(rank) = rank.filter(|_| may) else {
@@ -35,7 +36,7 @@ impl Desk<'_> {
                 record.asked = None;
                 is_meant = rank == 0 && record.vip.epoch > owner.claim.epoch;
                 if !is_meant {
-                    return;
+                    return self.overtake(record, position, rank, owner, behind_since);
                 }
             }
         }
@@ -68,6 +69,31 @@ impl Desk<'_> {
                     self.claim(record, position, rank, false);
                 }
             }
+        }
+    }
+
+    /// An owner that a newer epoch ranks first says so as soon as it knows of that epoch. One that does not
+    /// say so is cut off from the API server, and may answer for a Service that has lost the address since.
+    /// It yields to a claim of the newer epoch, so the next one makes that claim in its place.
+    fn overtake(
+        &mut self,
+        record: &mut Record,
+        position: &Position,
+        rank: usize,
+        owner: &Owner,
+        behind_since: Option<Instant>,
+    ) {
+        let is_behind = record.vip.epoch > owner.claim.epoch && position.ranking.first() == Some(&owner.node);
+        if !is_behind || !position.lan.is_in_touch {
+            return;
+        }
+        let since = behind_since.unwrap_or(self.now);
+        record.behind_since = Some(since);
+        let due = since + BEHIND + self.timing.interval * u32::try_from(rank).unwrap_or(u32::MAX);
+        if self.now < due {
+            record.wake_at(due);
+        } else if self.may_act(record, position, false) {
+            self.claim(record, position, rank, false);
         }
     }
 
@@ -144,6 +170,7 @@ impl Desk<'_> {
         };
         record.void_since = None;
         record.asked = None;
+        record.behind_since = None;
         let links = position.links.clone();
         let mut holding =
             Holding { claim, links: links.clone(), leaving_since: None, retry_at: None, reported: None };

@@ -163,6 +163,32 @@ fn a_released_address_is_withdrawn_at_once() {
 }
 
 #[test]
+fn an_owner_that_was_not_told_of_the_release_is_overtaken_once_the_address_is_granted_anew() {
+    for seed in 0..50 {
+        let mut world = settled(3, seed);
+        let address = vip_address(1);
+        world.nodes[0].api_cut = true;
+        world.set_vip(Vip { claimed: false, ..vip(1, 0, 3) });
+        world.delete_vip(address);
+        world.run(ms(10_000));
+        assert_eq!(world.answering(address), [0], "it knows of nothing, and nobody else may claim");
+        // The new Service's address is ranked as the old one's was.
+        let anew = Vip { epoch: 2, announced_before: false, ..vip(1, 0, 3) };
+        world.set_vip(anew.clone());
+        world.watcher.reset();
+        let taken = world.run_until(ms(5000), |world| world.owner(address) == Some(1));
+        assert!((ms(2000)..ms(2300)).contains(&taken), "{taken:?}: {}", describe(&world, address));
+        world.run(ms(2000));
+        assert_eq!(world.watcher.longest_outage(), ms(0));
+        assert!(world.watcher.longest_split() < ms(5), "{:?}", world.watcher.longest_split());
+        world.nodes[0].api_cut = false;
+        world.set_vip(anew);
+        hold_for(&mut world, ms(5000), ms(0));
+        assert_eq!(world.owner(address), Some(1), "who learns of it late takes nothing back");
+    }
+}
+
+#[test]
 fn a_raised_epoch_moves_an_address_make_before_break() {
     for seed in 0..50 {
         let mut world = settled(3, seed);

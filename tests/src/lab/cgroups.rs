@@ -15,6 +15,9 @@ use anyhow::{Context, Result, anyhow};
 use nix::fcntl::{Flock, FlockArg};
 
 const PREFIX: &str = "landfall-lab-";
+/// What all containers of a lab weigh together, where any other group or program on the machine weighs 1024.
+/// With as little as that, builds beside a lab were seen to keep all its pods from running for seconds.
+const SHARES: &str = "20480";
 
 /// The mount point of every cgroup hierarchy (several with version 1, one with version 2).
 fn hierarchies() -> Vec<PathBuf> {
@@ -29,12 +32,30 @@ pub(crate) fn create(name: &str) -> Result<Flock<File>> {
     for hierarchy in hierarchies() {
         let root = hierarchy.join(name);
         fs::create_dir_all(&root).with_context(|| format!("making the cgroup {}", root.display()))?;
+        let shares = root.join("cpu.shares");
+        if shares.exists() {
+            fs::write(&shares, SHARES).with_context(|| format!("writing {}", shares.display()))?;
+        }
         if lock.is_none() {
             let taken = Flock::lock(File::open(&root)?, FlockArg::LockExclusiveNonblock);
             lock = Some(taken.map_err(|(_, error)| error)?);
         }
     }
     lock.ok_or_else(|| anyhow!("no cgroup hierarchy is mounted"))
+}
+
+/// Makes the cgroup `path` (from a hierarchy's root) in every hierarchy, below a lab's root.
+pub(crate) fn create_below(path: &str) -> Result<()> {
+    for hierarchy in hierarchies() {
+        let folder = hierarchy.join(path.trim_start_matches('/'));
+        fs::create_dir_all(&folder).with_context(|| format!("making the cgroup {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// Whether processor time is shared out by cgroups of version 1.
+pub(crate) fn are_of_version_1() -> bool {
+    hierarchies().iter().any(|hierarchy| hierarchy.join("cpu.shares").exists())
 }
 
 /// Removes the root `name` with all below it, as soon as the processes in it are gone.

@@ -59,7 +59,7 @@
 //! ```
 //!
 //! Faults: [`Switch::port_down`], [`Switch::lose`], [`Switch::cut`],
-//! [`Node::freeze`], [`Node::signal`] (by program name, in pods too),
+//! [`Switch::cut_from_api`], [`Node::freeze`], [`Node::signal`] (by program name, in pods too),
 //! [`Node::kill`] and [`Node::restart`] (kubelet, containerd, kube-proxy),
 //! [`ControlPlane::kill_api_server`], and an [`api_proxy`] for one program's way
 //! to the API server. After each story all of them are mended.

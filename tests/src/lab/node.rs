@@ -62,6 +62,8 @@ impl Node {
     pub(crate) fn create(number: u8, cgroup: &str) -> Result<Self> {
         let name = format!("n{number}");
         let folder = Path::new(RUN).join("nodes").join(&name);
+        let cgroup = format!("{cgroup}/{name}");
+        super::cgroups::create_below(&cgroup)?;
         let namespace = Namespace::create_with_mounts(&name, move || {
             host_sysctls()?;
             router_sysctls()?;
@@ -71,7 +73,7 @@ impl Node {
             number,
             namespace,
             addresses: Addresses::of_node(number),
-            cgroup: format!("{cgroup}/{name}"),
+            cgroup,
             processes: Mutex::default(),
         })
     }

@@ -20,6 +20,8 @@ pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd10, 0, 0, 0, 0, 0, 0, 1);
 pub const GATEWAY_MAC: &str = "02:00:00:00:00:01";
 /// Where the API server answers.
 pub const API_SERVER: &str = "https://192.168.10.1:6443";
+/// The port in it.
+pub const API_SERVER_PORT: u16 = 6443;
 /// The first address of the Services' range: the Service `kubernetes`.
 pub const SERVICE_OF_API: [&str; 2] = ["10.96.0.1", "fd96::1"];
 /// The ranges of Services' cluster IPs.

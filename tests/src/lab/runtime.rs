@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::{isolation::RUN, node::Node, pki::Pki, plan, programs, waiting};
+use super::{cgroups, isolation::RUN, node::Node, pki::Pki, plan, programs, waiting};
 
 /// How kube-proxy programs the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,7 +121,10 @@ pub(crate) fn start_kubelet(node: &Node, programs: &Path, pki: &Pki) -> Result<(
         "resolvConf": folder.join("resolv.conf"),
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": node.cgroup(),
-        "cgroupsPerQOS": false,
+        // Otherwise the kubelet names no parent, and containerd puts the containers of all nodes and all labs
+        // side by side into one cgroup of its own. With version 2 it would also want its controllers handed
+        // down to the node's cgroup, which the lab does not do yet.
+        "cgroupsPerQOS": cgroups::are_of_version_1(),
         "enforceNodeAllocatable": [],
         "failCgroupV1": false,
         "failSwapOn": false,

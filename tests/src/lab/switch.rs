@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::{
     namespace::{Namespace, host_sysctls, router_sysctls},
-    plan::{Addresses, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6},
+    plan::{API_SERVER_PORT, Addresses, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6},
     process,
 };
 
@@ -38,6 +38,8 @@ struct Faults {
     loss: BTreeMap<(String, Direction), u32>,
     /// Pairs of hosts that do not hear each other.
     cuts: BTreeSet<(String, String)>,
+    /// Hosts that do not reach the API server.
+    without_api: BTreeSet<String>,
 }
 
 impl Switch {
@@ -130,6 +132,27 @@ impl Switch {
         })
     }
 
+    /// Cuts a host off from the API server, and from nothing else: what it sends there is dropped, as is
+    /// what would come from there, on connections that are open as on new ones. The host learns nothing.
+    ///
+    /// # Errors
+    /// When nftables refuses it.
+    pub fn cut_from_api(&self, host: &str) -> Result<()> {
+        self.change(|faults| {
+            faults.without_api.insert(host.to_owned());
+        })
+    }
+
+    /// Lets a host reach the API server again.
+    ///
+    /// # Errors
+    /// When nftables refuses it.
+    pub fn heal_way_to_api(&self, host: &str) -> Result<()> {
+        self.change(|faults| {
+            faults.without_api.remove(host);
+        })
+    }
+
     /// Ends all loss and all cuts, and brings every port up.
     ///
     /// # Errors
@@ -179,6 +202,17 @@ impl Faults {
                 rules,
                 "iifname \"{one}\" oifname \"{other}\" drop\niifname \"{other}\" oifname \"{one}\" drop\n"
             );
+        }
+        // The API server answers on the switch's own address, so its packets are not forwarded.
+        for (chain, device, side) in [("input", "iifname", "dport"), ("output", "oifname", "sport")] {
+            let _infallible = write!(rules, "}}\nchain {chain} {{\ntype filter hook {chain} priority 0\n");
+            for host in &self.without_api {
+                let _infallible = writeln!(
+                    rules,
+                    "{device} \"{}\" meta l4proto tcp th {side} {API_SERVER_PORT} drop",
+                    port(host)
+                );
+            }
         }
         rules.push_str("}\n}\n");
         rules

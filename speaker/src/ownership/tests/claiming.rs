@@ -117,6 +117,61 @@ fn a_raised_epoch_that_ranks_this_node_first_makes_it_claim_beside_the_owner() {
 }
 
 #[test]
+fn an_owner_that_does_not_learn_of_the_epoch_that_ranks_it_first_is_overtaken() {
+    let mut story = Story::settled();
+    story.tell(Event::Vip(vip(&["n1", "n2", "n3"])));
+    story.says("n1", claim(1, 7, 0));
+    // Released, and granted to another Service.
+    story.tell(Event::Vip(Vip { claimed: false, ..vip(&["n1", "n2", "n3"]) }));
+    story.tell(Event::Gone(address()));
+    story.pass(ms(10_000));
+    story.assert_waits();
+    story.tell(Event::Vip(Vip { epoch: 2, announced_before: false, ..vip(&["n1", "n2", "n3"]) }));
+    story.pass(ms(2_090));
+    story.assert_waits();
+    story.pass(ms(20));
+    story.assert_announces(8, 2);
+}
+
+#[test]
+fn the_third_ranked_leaves_it_to_the_second_to_overtake_an_owner() {
+    let mut story = Story::settled();
+    story.tell(Event::Vip(vip(&["n1", "n3", "n2"])));
+    story.says("n1", claim(1, 7, 0));
+    story.tell(Event::Vip(Vip { epoch: 2, ..vip(&["n1", "n3", "n2"]) }));
+    story.pass(ms(2_150));
+    story.assert_waits();
+    story.pass(ms(60));
+    story.assert_announces(8, 2);
+}
+
+#[test]
+fn an_owner_that_learns_late_of_the_epoch_that_ranks_it_first_keeps_the_address() {
+    let mut story = Story::settled();
+    story.tell(Event::Vip(vip(&["n1", "n2"])));
+    story.says("n1", claim(1, 7, 0));
+    story.tell(Event::Vip(Vip { epoch: 2, ..vip(&["n1", "n2"]) }));
+    story.pass(ms(1_900));
+    story.says("n1", claim(2, 7, 0));
+    story.pass(ms(5_000));
+    story.assert_waits();
+    // The time begins anew with the next epoch.
+    story.tell(Event::Vip(Vip { epoch: 3, ..vip(&["n1", "n2"]) }));
+    story.pass(ms(1_900));
+    story.assert_waits();
+}
+
+#[test]
+fn an_owner_that_a_newer_epoch_does_not_rank_first_keeps_the_address_until_the_first_claims_it() {
+    let mut story = Story::settled();
+    story.tell(Event::Vip(vip(&["n1", "n2", "n3"])));
+    story.says("n1", claim(1, 7, 0));
+    story.tell(Event::Vip(Vip { epoch: 2, ..vip(&["n3", "n1", "n2"]) }));
+    story.pass(ms(10_000));
+    story.assert_waits();
+}
+
+#[test]
 fn who_hears_nobody_claims_late_and_does_not_raise_the_term() {
     let mut story = Story::settled();
     story.tell(Event::Vip(Vip { last_term: 7, ..vip(&["n1", "n2"]) }));
