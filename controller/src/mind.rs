@@ -302,6 +302,7 @@ impl Mind {
             && self.nodes.speakers_listed
             && self.nodes.nodes_listed
             && self.namespaces.listed
+            && self.service_ranges.listed
             && self.endpoints.listed
     }
 

@@ -352,6 +352,7 @@ impl Mind {
             Change::Applied(object) => changed = self.service_ranges.put(&object),
             Change::Deleted(object) => changed = self.service_ranges.remove(&name(&object)),
             Change::Listed(all) => {
+                self.service_ranges.listed = true;
                 let listed: BTreeSet<String> = all.iter().map(|object| name(object)).collect();
                 for gone in self.service_ranges.names().difference(&listed) {
                     changed |= self.service_ranges.remove(gone);
