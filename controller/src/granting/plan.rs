@@ -175,10 +175,10 @@ pub fn plan(view: View<'_>, service: &Service, key: &ServiceKey, request: &Resul
         }
         plan.families.push(family);
     }
-    let spec = service.spec.as_ref();
-    let both_or_none = spec.and_then(|spec| spec.ip_family_policy.as_deref()) == Some("RequireDualStack");
     let lacks_one = plan.families.iter().any(|family| family.slot == Slot::Empty);
-    if both_or_none && lacks_one && shown.is_empty() {
+    // What it had of old it keeps, as it keeps what its status shows.
+    let had_one = plan.held().into_iter().any(|address| is_from_before(view.vips, service, key, address));
+    if is_both_or_none(service) && lacks_one && shown.is_empty() && !had_one {
         for family in &mut plan.families {
             if let Slot::Take(chosen) = &family.slot {
                 plan.forgone.extend(
@@ -196,6 +196,19 @@ pub fn plan(view: View<'_>, service: &Service, key: &ServiceKey, request: &Resul
     }
     plan.surplus = claimed.into_iter().filter(|address| !plan.wants(*address)).collect();
     plan
+}
+
+/// Whether the Service is given an address in both families or in none.
+pub fn is_both_or_none(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    spec.and_then(|spec| spec.ip_family_policy.as_deref()) == Some("RequireDualStack")
+}
+
+/// Whether the claim on the address was made for a Service of this name with another uid: it has been
+/// restored from a backup, or made anew by hand. A grant that was broken off leaves no such claim.
+pub fn is_from_before(vips: &VirtualIps, service: &Service, key: &ServiceKey, address: IpAddr) -> bool {
+    let claim = vips.get(address).and_then(|vip| claim_of(vip, key));
+    claim.is_some_and(|claim| Some(&claim.uid) != service.metadata.uid.as_ref())
 }
 
 /// A Service that asks for an address in one family.

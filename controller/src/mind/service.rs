@@ -20,7 +20,9 @@ use crate::granting::choice::Chosen;
 use crate::granting::claim::{self, Claiming, Draft};
 use crate::granting::named;
 use crate::granting::outside::outside;
-use crate::granting::plan::{Plan, Slot, View, is_withheld, plan, pool_to_name};
+use crate::granting::plan::{
+    Plan, Slot, View, is_both_or_none, is_from_before, is_withheld, plan, pool_to_name,
+};
 use crate::granting::request::{Request, read};
 use crate::granting::reservation::{while_claimed, why_not_reserved};
 use crate::granting::verdict::{self, Verdict, has_both_finalizers, judge};
@@ -110,6 +112,14 @@ impl Mind {
                 return;
             }
             self.want(Effect::DeleteVirtualIp { virtual_ip: exactly(&vip.metadata) }, Vec::new(), out);
+            return;
+        }
+        if is_both_or_none(service)
+            && !verdict::addresses(service).contains(&address)
+            && is_from_before(&self.vips, service, key, address)
+        {
+            // By the uid on record it is known that a Service which lacks the other family had this one, so
+            // that stays until the status says it.
             return;
         }
         let draft = self.draft(now, Some(&vip.spec), address, None, Asked { settled, ..asked });
