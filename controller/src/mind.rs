@@ -197,6 +197,8 @@ pub struct Mind {
     claimant_of: BTreeMap<IpAddr, ClaimRef>,
     /// Claims that this process has written itself: whatever it has seen of their Services since is newer.
     own_claims: BTreeSet<(IpAddr, ClaimRef)>,
+    /// Pools that addresses are about to be counted under instead of others.
+    renaming: BTreeMap<IpAddr, String>,
     /// The sharing keys of claims that are being written.
     sharing: BTreeMap<IpAddr, String>,
     unclaimed: BTreeMap<IpAddr, Unclaimed>,
@@ -251,6 +253,7 @@ impl Mind {
             claiming: BTreeMap::new(),
             claimant_of: BTreeMap::new(),
             own_claims: BTreeSet::new(),
+            renaming: BTreeMap::new(),
             sharing: BTreeMap::new(),
             unclaimed: BTreeMap::new(),
             last_epoch: 0,
@@ -357,7 +360,7 @@ impl Mind {
         self.history = History::default();
         self.own_claims.clear();
         self.balance = Balance::default();
-        for address in self.claimant_of.keys().copied().collect::<Vec<_>>() {
+        for address in self.claimant_of.keys().chain(self.renaming.keys()).copied().collect::<Vec<_>>() {
             self.forget_claiming(address);
         }
         // Places were counted as they were to be written.

@@ -10,7 +10,7 @@ use landfall_crds::names::annotations;
 use super::ServiceKey;
 use super::book::Holder;
 use super::choice::{Seeking, are_beside, asker, obstacle};
-use super::plan::View;
+use super::plan::{View, may_count_under};
 use super::request::{Request, annotation, sharing_key};
 use super::rules::scope_serves;
 use super::sharing::{Party, fits};
@@ -68,7 +68,12 @@ pub(super) fn candidates(
     let Has { claimed, shown: in_status } = has;
     let judge = |address: IpAddr, pool: Option<&str>, claim: Option<&Claim>| {
         let Some(request) = request else { return (true, false) };
-        let accepted = request.accepts(address, pool) || request.accepts(address, view.book.pool_of(address));
+        let lies_in = view.book.pool_of(address);
+        // Not where that pool's quota has no room for it: then the Service waits for the pool.
+        let may_name =
+            |name| may_count_under(view, name, key, address, view.vips.get(address).map(|vip| &vip.spec));
+        let accepted = request.accepts(address, pool)
+            || request.accepts(address, lies_in) && (pool.is_none() || lies_in.is_some_and(may_name));
         let in_scope = is_in_scope(view, service, key, request, pool, claim);
         (accepted && in_scope, request.internal && !in_scope)
     };

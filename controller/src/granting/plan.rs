@@ -13,6 +13,7 @@ use super::book::AddressBook;
 use super::candidates::{Has, candidates, is_contested};
 use super::choice::{Chosen, Seeker, choose};
 use super::request::{Request, families, pools};
+use super::rules::has_quota;
 use super::sharing::{Party, fits};
 use super::source_ranges::has_source_ranges;
 use super::usage::Usage;
@@ -20,7 +21,7 @@ use super::verdict::addresses;
 use super::wait::{Until, Wait, reasons};
 use crate::world::namespaces::Namespaces;
 use crate::world::store::Store;
-use crate::world::virtual_ips::{VirtualIps, claim_of};
+use crate::world::virtual_ips::{VirtualIps, claim_of, is_tenants};
 
 /// A VirtualIP that vanished while it was claimed.
 #[derive(Clone, Debug, PartialEq)]
@@ -341,17 +342,44 @@ pub fn is_withheld(service: &Service, claim: &Claim, pool: &IPPool) -> bool {
 
 /// The pool that an address is said to be taken from. A VirtualIP that names a pool keeps to it,
 /// unless the Service has come to ask for the pool that the address lies in: from then on it is that
-/// one, so that no later edit of a pool moves the Service.
-pub fn pool_to_name(book: &AddressBook, service: &Service, address: IpAddr, named: &str) -> String {
+/// one, so that no later edit of a pool moves the Service. `known` is what stands of the address.
+pub fn pool_to_name(
+    view: View<'_>,
+    service: &Service,
+    key: &ServiceKey,
+    address: IpAddr,
+    known: Option<&VirtualIPSpec>,
+    named: &str,
+) -> String {
     let asked = pools(service).unwrap_or_default();
-    match book.pool_of(address) {
+    match view.book.pool_of(address) {
         Some(lies_in)
-            if asked.iter().any(|name| name == lies_in) && !asked.iter().any(|name| name == named) =>
+            if asked.iter().any(|name| name == lies_in)
+                && !asked.iter().any(|name| name == named)
+                && may_count_under(view, lies_in, key, address, known) =>
         {
             lies_in.to_owned()
         }
         _ => named.to_owned(),
     }
+}
+
+/// Whether an address may come to be counted under a pool: the quota of every namespace that uses it there
+/// has room, or counts it already.
+pub(super) fn may_count_under(
+    view: View<'_>,
+    name: &str,
+    key: &ServiceKey,
+    address: IpAddr,
+    known: Option<&VirtualIPSpec>,
+) -> bool {
+    let Some(pool) = view.book.pool(name) else { return false };
+    let claims = known.into_iter().flat_map(|spec| &spec.claims).map(|claim| claim.namespace.as_str());
+    let kept = known.and_then(|spec| spec.reservation.as_ref()).filter(|kept| is_tenants(kept));
+    let mut users = claims.chain(kept.map(|kept| kept.namespace.as_str())).chain([key.namespace.as_str()]);
+    users.all(|namespace| {
+        view.usage.counts(address, name, namespace) || has_quota(name, pool, namespace, view.usage, 0).is_ok()
+    })
 }
 
 /// The pool that an address was taken from, where its VirtualIP is not there to tell. What a Service

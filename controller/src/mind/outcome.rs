@@ -165,6 +165,7 @@ impl Mind {
         if let Some(sharing_key) = self.sharing.remove(&address) {
             self.wake_sharers(&sharing_key);
         }
+        self.renaming.remove(&address);
         self.let_go(address, &Holder::Busy);
         self.settle_load(address);
         self.settle_usage(address);

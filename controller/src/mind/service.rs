@@ -126,6 +126,10 @@ impl Mind {
         if !draft.is(&vip.spec) {
             let spec = draft.into_spec();
             self.loads.set(address, spec.placement.as_ref());
+            if let Some(pool) = spec.pool.clone().filter(|_| spec.pool != vip.spec.pool) {
+                self.renaming.insert(address, pool);
+                self.settle_usage(address);
+            }
             let virtual_ip = exactly(&vip.metadata);
             self.want(Effect::UpdateVirtualIp { virtual_ip, spec: Box::new(spec) }, Vec::new(), out);
         }
@@ -178,7 +182,7 @@ impl Mind {
             .and_then(|spec| spec.pool.as_deref())
             .or(pool)
             .or_else(|| self.book.pool_of(address))
-            .map(|name| pool_to_name(&self.book, service, address, name));
+            .map(|name| pool_to_name(self.view(), service, key, address, held, name));
         let pool = name.as_deref().and_then(|name| self.book.pool(name)).map(|pool| Arc::clone(&pool.object));
         let requires_ranges = pool.as_ref().is_some_and(|pool| pool.spec.require_source_ranges);
         let claiming = Claiming { service, key, request, requires_ranges, settled, now: now.wall };

@@ -266,6 +266,12 @@ impl Chaos {
     /// Whoever has come to claim the address may have it.
     fn check_claims(&self, vip: &VirtualIP, was: Option<&VirtualIP>) {
         let address = vip.address().unwrap();
+        let counts = self.cluster.controllers.len() == 1 && !self.ledger.came_late;
+        if counts && was.is_some_and(|was| was.spec.pool != vip.spec.pool) {
+            for claim in &vip.spec.claims {
+                invariants::quota(&self.cluster.api, &self.ledger, vip, was, claim);
+            }
+        }
         let before = was.map(|was| was.spec.claims.as_slice()).unwrap_or_default();
         for claim in &vip.spec.claims {
             let name = holder(claim);
@@ -273,7 +279,7 @@ impl Chaos {
                 continue;
             }
             invariants::by_the_rules(&self.cluster.api, &self.ledger, vip, was, claim);
-            if self.cluster.controllers.len() == 1 && !self.ledger.came_late {
+            if counts {
                 invariants::quota(&self.cluster.api, &self.ledger, vip, was, claim);
             }
         }

@@ -218,13 +218,7 @@ pub fn quota(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>
             && Family::of(other) == Family::of(address)
             && claim_of(&vip.spec, &holder(claim)).is_some()
     };
-    // An address that lies in the pool is counted there from when its Service asks for the pool by name,
-    // without being granted.
-    let is_named = |vip: &VirtualIP| {
-        let mut specs = ledger.specs(vip.address().unwrap()).filter(|spec| !spec.claims.is_empty());
-        specs.all(|spec| spec.pool.as_deref() == Some(pool))
-    };
-    let count = api.vips.values().filter(|vip| uses(vip) && !goes(vip) && is_named(vip)).count();
+    let count = api.vips.values().filter(|vip| uses(vip) && !goes(vip)).count();
     let states = ledger.pools().filter(|(name, _)| *name == pool);
     let most = states.map(|(_, pool)| {
         pool.spec
