@@ -124,6 +124,9 @@ pub struct ClaimTerms {
     /// It asked for an internal load balancer.
     #[serde(default)]
     pub internal: bool,
+    /// It asked for an internal load balancer and named the pool, or an address of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub named: bool,
     /// It had source ranges.
     #[serde(default)]
     pub source_ranges: bool,

@@ -8,8 +8,8 @@ use landfall_crds::address::Family;
 use landfall_crds::names::annotations;
 
 use super::ServiceKey;
-use super::book::Holder;
-use super::choice::{Seeking, are_beside, asker, obstacle};
+use super::book::{Holder, Pool};
+use super::choice::{Seeking, are_beside, asker, names_pool, obstacle};
 use super::plan::{View, may_count_under};
 use super::request::{Request, annotation, sharing_key};
 use super::rules::scope_serves;
@@ -74,7 +74,7 @@ pub(super) fn candidates(
             |name| may_count_under(view, name, key, address, view.vips.get(address).map(|vip| &vip.spec));
         let accepted = request.accepts(address, pool)
             || request.accepts(address, lies_in) && (pool.is_none() || lies_in.is_some_and(may_name));
-        let in_scope = is_in_scope(view, service, key, request, pool, claim);
+        let in_scope = is_in_scope(view, service, key, request, address, pool, claim);
         (accepted && in_scope, request.internal && !in_scope)
     };
     let of_another = |address: IpAddr| {
@@ -152,19 +152,28 @@ pub(super) fn candidates(
 }
 
 /// Whether an address in hand still is of the kind that is asked for, internal or not. An edit of the pool
-/// changes nothing about that, only one of the Service.
+/// changes nothing about that, only one of the Service: of what it asks for, or of the pool that it names,
+/// where it has an internal load balancer only because it named it.
 fn is_in_scope(
     view: View<'_>,
     service: &Service,
     key: &ServiceKey,
     request: &Request,
+    address: IpAddr,
     pool: Option<&str>,
     claim: Option<&Claim>,
 ) -> bool {
     let Some(terms) = claim.and_then(|claim| claim.terms.as_ref()) else { return true };
-    terms.internal == request.internal
-        || pool.and_then(|name| Some((name, view.book.pool(name)?))).is_some_and(|(name, pool)| {
-            let names_it = asker(view, service, key, request, name, pool).names_it;
-            scope_serves(pool.object.spec.scope, request.internal, names_it)
-        })
+    let known = |name| Some((name, view.book.pool(name)?));
+    let pool = pool.and_then(known);
+    let lies_in = view.book.pool_of(address).and_then(known);
+    let names = |(name, pool): (&str, &Pool)| names_pool(request, name, pool);
+    let named = terms.internal && terms.named && pool.is_some();
+    if terms.internal == request.internal && (!named || [pool, lies_in].into_iter().flatten().any(names)) {
+        return true;
+    }
+    pool.is_some_and(|(name, pool)| {
+        let names_it = asker(view, service, key, request, name, pool).names_it;
+        scope_serves(pool.object.spec.scope, request.internal, names_it)
+    })
 }

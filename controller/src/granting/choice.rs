@@ -95,11 +95,14 @@ pub(super) fn asker<'a>(
         namespace: view.namespaces.get(&key.namespace),
         internal: request.internal,
         source_ranges: pool.object.spec.require_source_ranges && has_source_ranges(service),
-        names_it: request.internal
-            && pool.object.spec.scope == Scope::Any
-            && (request.pools.iter().flatten().any(|asked| asked == name)
-                || request.addresses.iter().any(|asked| pool.grantable.contains(*asked))),
+        names_it: request.internal && pool.object.spec.scope == Scope::Any && names_pool(request, name, pool),
     }
+}
+
+/// Whether the Service names the pool, or an address of it.
+pub fn names_pool(request: &Request, name: &str, pool: &Pool) -> bool {
+    request.pools.iter().flatten().any(|asked| asked == name)
+        || request.addresses.iter().any(|asked| pool.grantable.contains(*asked))
 }
 
 /// Chooses an address of `family`: the one that is asked for; else one that the Service has held or that
