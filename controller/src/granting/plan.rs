@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use landfall_crds::address::Family;
-use landfall_crds::{Claim, IPPool, VirtualIPSpec};
+use landfall_crds::{Claim, IPPool, VirtualIP, VirtualIPSpec};
 
 use super::ServiceKey;
 use super::book::AddressBook;
 use super::candidates::{Has, candidates, is_contested};
 use super::choice::{Chosen, Seeker, choose};
 use super::request::{Request, families, pools};
+use super::reservation::is_own;
 use super::rules::has_quota;
 use super::sharing::{Party, fits};
 use super::source_ranges::has_source_ranges;
@@ -212,6 +213,16 @@ pub fn is_from_before(vips: &VirtualIps, service: &Service, key: &ServiceKey, ad
     claim.is_some_and(|claim| Some(&claim.uid) != service.metadata.uid.as_ref())
 }
 
+/// An address that nobody holds and that is kept for the Service at its own wish: that ends when it is given
+/// another.
+pub fn kept_for(vips: &VirtualIps, key: &ServiceKey, family: Family) -> Option<IpAddr> {
+    let is_kept = |vip: &VirtualIP| {
+        vip.spec.claims.is_empty() && vip.spec.reservation.as_ref().is_some_and(|kept| is_own(kept, key))
+    };
+    let mut known = vips.of_service(key).filter(|address| Family::of(*address) == family);
+    known.find(|address| vips.get(*address).is_some_and(|vip| is_kept(vip)))
+}
+
 /// A Service that asks for an address in one family.
 struct Asking<'a> {
     view: View<'a>,
@@ -285,7 +296,8 @@ impl Asking<'_> {
     }
 
     fn choose(&self, request: &Request, instead_of: Option<IpAddr>) -> Result<Chosen, Wait> {
-        let Self { view, service, key, given, .. } = *self;
+        let Self { view, service, key, family, given, .. } = *self;
+        let instead_of = instead_of.or_else(|| kept_for(view.vips, key, family));
         choose(&Seeker { view, service, key, request, given, instead_of }, self.family)
     }
 

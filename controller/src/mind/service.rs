@@ -24,7 +24,7 @@ use crate::granting::plan::{
     Plan, Slot, View, is_both_or_none, is_from_before, is_withheld, plan, pool_to_name,
 };
 use crate::granting::request::{Request, read};
-use crate::granting::reservation::{while_claimed, why_not_reserved};
+use crate::granting::reservation::{is_own, while_claimed, why_not_reserved};
 use crate::granting::verdict::{self, Verdict, has_both_finalizers, judge};
 use crate::granting::wait::{Until, some_of};
 use crate::ranking::{Reach, eligible, order};
@@ -275,6 +275,9 @@ impl Mind {
             for address in &plan.surplus {
                 self.drop_claim(now, *address, key, false, Vec::new(), out);
             }
+            if plan.has_all() {
+                self.end_reservations(now, key, out);
+            }
         }
         let wanted = self.conditions_of(now, asked, plan);
         let generation = service.metadata.generation;
@@ -309,6 +312,19 @@ impl Mind {
             notes.push(note(service, false, "EnsuredLoadBalancer", message));
         }
         self.want(Effect::SetIngress { service: exactly, ingress, conditions }, notes, out);
+    }
+
+    /// Keeps nothing more for a Service that has come back and been given what it asks for instead.
+    fn end_reservations(&mut self, now: Now, key: &ClaimRef, out: &mut Vec<Effect>) {
+        for address in self.vips.of_service(key).collect::<Vec<_>>() {
+            let Some(vip) = self.vips.get(address).map(Arc::clone) else { continue };
+            let is_kept = vip.spec.reservation.as_ref().is_some_and(|kept| is_own(kept, key));
+            if is_kept && claim_of(&vip, key).is_none() && self.may_act_at(address, key, now) {
+                let spec = Box::new(VirtualIPSpec { reservation: None, ..vip.spec.clone() });
+                let virtual_ip = exactly(&vip.metadata);
+                self.want(Effect::UpdateVirtualIp { virtual_ip, spec }, Vec::new(), out);
+            }
+        }
     }
 
     /// Whether the claims on all addresses that come into the status, or go because somebody else has

@@ -211,12 +211,16 @@ pub fn quota(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>
         return;
     }
     let address = is.address().unwrap();
-    // What the Service gives up for the new one still counts.
+    // What the Service gives up for the new one, or was kept for it until then, still counts.
+    let is_kept = |vip: &VirtualIP| {
+        let kept = vip.spec.reservation.as_ref().filter(|_| vip.spec.claims.is_empty());
+        kept.is_some_and(|kept| kept.namespace == claim.namespace && kept.name.as_ref() == Some(&claim.name))
+    };
     let goes = |vip: &VirtualIP| {
         let other = vip.address().unwrap();
         other != address
             && Family::of(other) == Family::of(address)
-            && claim_of(&vip.spec, &holder(claim)).is_some()
+            && (claim_of(&vip.spec, &holder(claim)).is_some() || is_kept(vip))
     };
     let count = api.vips.values().filter(|vip| uses(vip) && !goes(vip)).count();
     let states = ledger.pools().filter(|(name, _)| *name == pool);
