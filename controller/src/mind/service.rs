@@ -25,7 +25,7 @@ use crate::granting::plan::{
 };
 use crate::granting::request::{Request, read};
 use crate::granting::reservation::{is_own, while_claimed, why_not_reserved};
-use crate::granting::verdict::{self, Verdict, has_both_finalizers, judge};
+use crate::granting::verdict::{self, Verdict, has_both_finalizers, has_our_finalizer, judge};
 use crate::granting::wait::{Until, some_of};
 use crate::ranking::{Reach, eligible, order};
 use crate::status::{self, Announcement, OURS};
@@ -39,6 +39,7 @@ impl Mind {
             return self.look_at_missing(now, key, out);
         };
         match self.judge(&service, key) {
+            Verdict::Ours | Verdict::HeldByAnother { .. } if self.awaits_namespace(&service, key) => {}
             Verdict::Ours => self.grant(now, key, &service, out),
             Verdict::NotOurs => self.release(now, key, &service, true, out),
             Verdict::HeldByAnother { advice } => {
@@ -49,6 +50,16 @@ impl Mind {
                 self.release(now, key, &service, false, out);
             }
         }
+    }
+
+    /// Whether a Service that has nothing of ours yet is seen before its namespace, by whose labels pools are
+    /// selected: then nothing is decided, nor said, until that comes. If it never does, the Service goes.
+    pub(super) fn awaits_namespace(&self, service: &Service, key: &ClaimRef) -> bool {
+        self.namespaces.get(&key.namespace).is_none()
+            && !has_our_finalizer(service)
+            && self.vips.claimed_by(key).next().is_none()
+            && !self.claiming.contains_key(key)
+            && !self.lost.contains_key(key)
     }
 
     pub(super) fn judge(&self, service: &Service, key: &ClaimRef) -> Verdict {
