@@ -9,7 +9,7 @@ use landfall_crds::names::annotations;
 
 use super::ServiceKey;
 use super::book::{Holder, Pool};
-use super::choice::{Seeking, are_beside, asker, names_pool, obstacle};
+use super::choice::{Seeking, are_beside, asker, names_by, obstacle};
 use super::plan::{View, may_count_under};
 use super::request::{Request, annotation, sharing_key};
 use super::rules::scope_serves;
@@ -167,9 +167,10 @@ fn is_in_scope(
     let known = |name| Some((name, view.book.pool(name)?));
     let pool = pool.and_then(known);
     let lies_in = view.book.pool_of(address).and_then(known);
-    let names = |(name, pool): (&str, &Pool)| names_pool(request, name, pool);
-    let named = terms.internal && terms.named && pool.is_some();
-    if terms.internal == request.internal && (!named || [pool, lies_in].into_iter().flatten().any(names)) {
+    let names = |(name, pool): (&str, &Pool)| names_by(request, name, pool).is_some();
+    let stopped = terms.named.as_ref().is_some_and(|text| !request.mentions(text));
+    let names_no_more = stopped && pool.is_some() && ![pool, lies_in].into_iter().flatten().any(names);
+    if terms.internal == request.internal && !names_no_more {
         return true;
     }
     pool.is_some_and(|(name, pool)| {

@@ -16,7 +16,7 @@ use super::{Mind, Now};
 use crate::conditions::{Wanted, already_said, find, with_times};
 use crate::effects::{Effect, Note};
 use crate::granting::book::Holder;
-use crate::granting::choice::{Chosen, names_pool};
+use crate::granting::choice::{Chosen, names_by};
 use crate::granting::claim::{self, Claiming, Draft};
 use crate::granting::named;
 use crate::granting::outside::outside;
@@ -195,13 +195,18 @@ impl Mind {
             .or_else(|| self.book.pool_of(address))
             .map(|name| pool_to_name(self.view(), service, key, address, held, name));
         let pool = name.as_deref().and_then(|name| Some((name, self.book.pool(name)?)));
-        let names_pool = pool.is_some_and(|(name, pool)| {
-            request.is_some_and(|request| request.internal && names_pool(request, name, pool))
-        });
+        let named = pool.and_then(|(name, pool)| names_by(request?, name, pool));
         let pool = pool.map(|(_, pool)| Arc::clone(&pool.object));
         let requires_ranges = pool.as_ref().is_some_and(|pool| pool.spec.require_source_ranges);
-        let claiming =
-            Claiming { service, key, request, requires_ranges, names_pool, settled, now: now.wall };
+        let claiming = Claiming {
+            service,
+            key,
+            request,
+            requires_ranges,
+            named: named.as_deref(),
+            settled,
+            now: now.wall,
+        };
         let mut spec = claim::with_claim(current, address, &claiming);
         spec.announce = match &pool {
             Some(pool) => claim::announce(pool),

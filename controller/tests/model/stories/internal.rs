@@ -164,7 +164,13 @@ fn one_that_names_its_pool_of_scope_any_no_more_leaves_it_for_an_internal_one() 
             annotate(service, annotation, value);
         });
         cluster.assert_has("web", &["10.0.0.50"]);
-        // What others do to the pool is no wish of the Service's.
+        // What others do to the pool is no wish of the Service's, even where it names an address that is
+        // in no pool by now.
+        cluster.edit_pool("any", json!({"addresses": ["10.0.0.52/31"]}));
+        cluster.quiet();
+        assert_eq!(cluster.addresses("web"), ["10.0.0.50"]);
+        cluster.edit_pool("any", json!({"addresses": ["10.0.0.50/31"]}));
+        cluster.quiet();
         for scope in ["Internal", "External", "Any"] {
             cluster.edit_pool("any", json!({"scope": scope}));
             cluster.quiet();
