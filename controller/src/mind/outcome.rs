@@ -93,6 +93,7 @@ impl Mind {
                     self.publish(note.into_iter().collect(), out);
                 }
             }
+            Refusal::Busy { after, .. } => self.pending.put_off(&subject, now.monotonic, *after),
             // `Leading(false)` is on its way, or the writer knows better than to say so.
             Refusal::NotLeading | Refusal::Unavailable(_) => self.pending.failed(&subject, now.monotonic),
         }
