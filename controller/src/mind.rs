@@ -25,6 +25,7 @@ mod history;
 mod lost;
 mod outcome;
 pub(crate) mod pending;
+mod placing;
 mod pool;
 mod release;
 mod service;

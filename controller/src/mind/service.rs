@@ -1,15 +1,13 @@
 //! The next missing step of a Service that is ours: finalizers, VirtualIPs, status.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use landfall_crds::names::annotations;
 use landfall_crds::names::conditions::{EXTERNAL_IP_CONFLICT, GRANTED, SERVICE_ANNOUNCED};
-use landfall_crds::{Candidate, ClaimRef, IPPool, Placement, TrafficPolicy, VirtualIPSpec, virtual_ip_name};
+use landfall_crds::{ClaimRef, VirtualIPSpec, virtual_ip_name};
 
 use super::subject::{Subject, exactly};
 use super::{Mind, Now};
@@ -27,9 +25,8 @@ use crate::granting::request::{Request, read};
 use crate::granting::reservation::{is_own, while_claimed, why_not_reserved};
 use crate::granting::verdict::{self, Verdict, has_both_finalizers, has_our_finalizer, judge};
 use crate::granting::wait::{Until, some_of};
-use crate::ranking::{Reach, eligible, order};
 use crate::status::{self, Announcement, OURS};
-use crate::world::virtual_ips::{claim_in, claim_of, is_deleting, key_of_claim};
+use crate::world::virtual_ips::{claim_in, claim_of, is_deleting};
 
 impl Mind {
     pub(super) fn look_at_service(&mut self, now: Now, key: &ClaimRef, out: &mut Vec<Effect>) {
@@ -226,59 +223,13 @@ impl Mind {
             (Some(claim), Some(pool)) => is_withheld(service, claim, pool),
             _ => false,
         };
-        let candidates = if withheld {
-            Cow::default()
-        } else {
-            self.candidates_for(address, &spec, pool.as_deref(), standing)
-        };
+        let candidates =
+            if withheld { Cow::default() } else { self.candidates_for(address, &spec, standing) };
         let epoch = match standing {
             Some(placement) => placement.epoch,
             None => self.next_epoch(now.wall),
         };
         Draft { spec, epoch, candidates }
-    }
-
-    /// The nodes that may announce an address, best first.
-    fn candidates_for<'a>(
-        &self,
-        address: IpAddr,
-        spec: &VirtualIPSpec,
-        pool: Option<&IPPool>,
-        standing: Option<&'a Placement>,
-    ) -> Cow<'a, [Candidate]> {
-        let reach = Reach {
-            address,
-            interfaces: spec.announce.as_ref().map(|announce| &*announce.interfaces).unwrap_or_default(),
-            selector: pool
-                .and_then(|pool| pool.spec.announce.as_ref())
-                .and_then(|announce| announce.node_selector.as_ref()),
-            local: self.local_nodes(address, spec),
-        };
-        let mut nodes = eligible(&self.nodes, &reach);
-        let before = standing.map(|placement| placement.candidates.as_slice()).unwrap_or_default();
-        if pool.is_none() && nodes.iter().any(|node| before.iter().any(|known| known.node == node.node)) {
-            // The pool's selector went with it: those that it selected stay, and no others join.
-            for node in &mut nodes {
-                node.may_join = false;
-            }
-        }
-        order(address, before, &nodes, &self.loads)
-    }
-
-    /// The nodes with endpoints of everyone on the address whose traffic policy is Local; nothing where
-    /// nobody's is.
-    fn local_nodes(&self, address: IpAddr, spec: &VirtualIPSpec) -> Option<BTreeSet<&str>> {
-        let family = landfall_crds::address::Family::of(address);
-        let local = spec.claims.iter().filter(|claim| claim.traffic_policy == TrafficPolicy::Local);
-        local
-            .map(|claim| self.endpoints.local_nodes(&key_of_claim(claim), family))
-            .reduce(|all, of_one| &all & &of_one)
-    }
-
-    /// An epoch above every other: by the clock, unless that has been set back.
-    pub(super) fn next_epoch(&mut self, wall: Timestamp) -> i64 {
-        self.last_epoch = (self.last_epoch + 1).max(wall.as_millisecond());
-        self.last_epoch
     }
 
     /// Writes the status of a Service whose claims are all written, then lets go of what is not shown.
