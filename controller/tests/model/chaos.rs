@@ -211,6 +211,10 @@ impl Chaos {
         let Some((effect, done)) = self.cluster.write(which, nth, way) else { return false };
         let fate = if done { "" } else { " refused" };
         self.note(format!("{kind}{fate} {} by {which}", about(&effect)));
+        if let Some(vip) = before.vip_name.as_ref().and_then(|name| self.cluster.api.vips.get(name)) {
+            // What comes late may well create a VirtualIP under an epoch of long ago.
+            invariants::epochs(&self.ledger, vip, before.vip.as_deref());
+        }
         self.after(before);
         if may_crash && done && self.random.once_in(survivals(kind).1) {
             self.crash(which, format!("after {kind}"));

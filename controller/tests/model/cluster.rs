@@ -84,7 +84,8 @@ impl Cluster {
     }
 
     pub fn now(&self) -> Now {
-        Now { monotonic: self.start + self.elapsed, wall: Timestamp::from_second(self.api.now).unwrap() }
+        let milliseconds = self.api.now * 1000 + i64::from(self.elapsed.subsec_millis());
+        Now { monotonic: self.start + self.elapsed, wall: Timestamp::from_millisecond(milliseconds).unwrap() }
     }
 
     pub fn pass(&mut self, time: Duration) {

@@ -132,6 +132,36 @@ pub fn i5_stable(api: &Api, ledger: &mut Ledger, name: &str, was: &[IpAddr]) {
     }
 }
 
+/// `epochs`: the placement epoch of an address never goes back, through all that its VirtualIP goes through:
+/// while there is one it is raised only to have another node announce; and one that comes after it has a
+/// higher epoch, unless the last vanished under its claims and is brought back as it was.
+pub fn epochs(ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>) {
+    let address = is.address().unwrap();
+    let before = was.and_then(|was| was.spec.placement.as_ref());
+    let Some(placement) = &is.spec.placement else {
+        assert!(before.is_none(), "epochs: the placement of {address} is gone: {before:?}");
+        return;
+    };
+    let epoch = placement.epoch;
+    if let Some(before) = before {
+        let announcer = was.and_then(|was| was.status.as_ref()).and_then(|status| status.announcer.as_ref());
+        let announcer = announcer.map(|announcer| &announcer.node);
+        let moves = announcer != placement.candidates.first().map(|first| &first.node);
+        assert!(
+            epoch == before.epoch || epoch > before.epoch && moves,
+            "epochs: {address} goes from {before:?} to {placement:?}, announced by {announcer:?}"
+        );
+        return;
+    }
+    let Some(highest) = ledger.highest_epoch(address) else { return };
+    let vanished = ledger.specs(address).rev().find(|spec| spec.placement.is_some());
+    let vanished = vanished.is_some_and(|last| !last.claims.is_empty());
+    assert!(
+        epoch > highest || epoch == highest && vanished,
+        "epochs: {address} comes with {epoch} after {highest}"
+    );
+}
+
 /// `by_the_rules`: who comes to claim an address may have it by some state of its pool, its namespace and
 /// itself that a controller may have decided on.
 pub fn by_the_rules(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>, claim: &Claim) {
