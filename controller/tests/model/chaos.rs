@@ -22,7 +22,7 @@ use crate::ledger::{Ledger, holder};
 use crate::objects::speaker;
 use crate::random::Random;
 
-const NODES: [&str; 3] = ["n1", "n2", "n3"];
+pub const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 /// What an effect is about, as it was before.
 struct Before {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::discovery::v1::Endpoint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use landfall_controller::effects::Effect;
 use landfall_controller::granting::request::{Request, families, read};
@@ -377,6 +378,7 @@ pub fn quiet(api: &Api, ledger: &Ledger) {
     every_virtual_ip_is_claimed_reserved_or_resting(api);
     every_service_has_what_its_condition_says(api);
     every_claim_says_what_its_service_is_like(api, ledger);
+    policy_local_is_announced_where_its_endpoints_are(api);
     what_is_not_ours_bears_no_mark(api);
     history(api, ledger);
 }
@@ -398,7 +400,36 @@ pub fn places_are_even(api: &Api) {
         *firsts.entry(first).or_default() += 1;
     }
     let share = claimed.len().div_ceil(firsts.len());
-    assert!(firsts.values().all(|held| *held <= share), "uneven: {firsts:?}");
+    // What only some nodes can announce is even among these.
+    let is_local = |vip: &&&std::sync::Arc<VirtualIP>| {
+        vip.spec.claims.iter().any(|claim| claim.traffic_policy == TrafficPolicy::Local)
+    };
+    let spared = claimed.iter().filter(is_local).count();
+    assert!(firsts.values().all(|held| *held <= share + spared), "uneven: {firsts:?}");
+}
+
+/// Of everyone on an address whose traffic policy is Local, its candidates have ready endpoints; or where
+/// none are ready, some that are ending (k8s.io/kubernetes pkg/proxy/topology.go).
+fn policy_local_is_announced_where_its_endpoints_are(api: &Api) {
+    for vip in api.vips.values() {
+        let family = Family::of(vip.address().unwrap()).to_string();
+        let candidates = vip.spec.placement.iter().flat_map(|placement| &placement.candidates);
+        let candidates: BTreeSet<&str> = candidates.map(|candidate| candidate.node.as_str()).collect();
+        for claim in vip.spec.claims.iter().filter(|claim| claim.traffic_policy == TrafficPolicy::Local) {
+            let slice = format!("{}-{}", holder(claim), family.to_lowercase());
+            let endpoints = api.endpoint_slices.get(&slice).map(|slice| slice.endpoints.as_slice());
+            let endpoints = endpoints.unwrap_or_default();
+            let is_ready = |endpoint: &Endpoint| endpoint.conditions.as_ref().unwrap().ready == Some(true);
+            let some_are_ready = endpoints.iter().any(is_ready);
+            let count = endpoints.iter().filter(|endpoint| is_ready(endpoint) == some_are_ready);
+            let nodes: BTreeSet<&str> = count.filter_map(|endpoint| endpoint.node_name.as_deref()).collect();
+            assert!(
+                candidates.is_subset(&nodes),
+                "local: {candidates:?} may announce {family} of {}, which has endpoints on {nodes:?}",
+                holder(claim)
+            );
+        }
+    }
 }
 
 fn no_service_is_stuck(api: &Api) {
