@@ -4,6 +4,7 @@
 //! resourceVersion that it was decided on, or the name that the API server keeps unique.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -161,6 +162,14 @@ pub enum Refusal {
     /// The API server cannot be reached, is overloaded, or does not answer in time: try again.
     #[error("the API server is not available: {0}")]
     Unavailable(String),
+    /// The API server has too much to do, and says when to try again.
+    #[error("the API server is busy for {} s: {message}", after.as_secs())]
+    Busy {
+        /// What it says.
+        message: String,
+        /// How long to wait.
+        after: Duration,
+    },
     /// This process may not write now, because it does not hold the Lease.
     #[error("this process is not the leader")]
     NotLeading,

@@ -25,6 +25,7 @@ mod history;
 mod lost;
 mod outcome;
 pub(crate) mod pending;
+mod placing;
 mod pool;
 mod release;
 mod rush;
@@ -199,6 +200,8 @@ pub struct Mind {
     claimant_of: BTreeMap<IpAddr, ClaimRef>,
     /// Claims that this process has written itself: whatever it has seen of their Services since is newer.
     own_claims: BTreeSet<(IpAddr, ClaimRef)>,
+    /// Pools that addresses are about to be counted under instead of others.
+    renaming: BTreeMap<IpAddr, String>,
     /// The sharing keys of claims that are being written.
     sharing: BTreeMap<IpAddr, String>,
     unclaimed: BTreeMap<IpAddr, Unclaimed>,
@@ -254,6 +257,7 @@ impl Mind {
             claiming: BTreeMap::new(),
             claimant_of: BTreeMap::new(),
             own_claims: BTreeSet::new(),
+            renaming: BTreeMap::new(),
             sharing: BTreeMap::new(),
             unclaimed: BTreeMap::new(),
             last_epoch: 0,
@@ -307,6 +311,7 @@ impl Mind {
             && self.nodes.speakers_listed
             && self.nodes.nodes_listed
             && self.namespaces.listed
+            && self.service_ranges.listed
             && self.endpoints.listed
     }
 
@@ -365,7 +370,7 @@ impl Mind {
         self.rush = Rush::default();
         self.own_claims.clear();
         self.balance = Balance::default();
-        for address in self.claimant_of.keys().copied().collect::<Vec<_>>() {
+        for address in self.claimant_of.keys().chain(self.renaming.keys()).copied().collect::<Vec<_>>() {
             self.forget_claiming(address);
         }
         // Places were counted as they were to be written.

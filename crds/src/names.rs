@@ -91,9 +91,23 @@ pub mod annotations {
         pub const ALIBABA: &str = "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-address-type";
         /// Oracle.
         pub const OCI: &str = "service.beta.kubernetes.io/oci-load-balancer-internal";
+        /// Oracle, network load balancers.
+        pub const OCI_NETWORK: &str = "oci-network-load-balancer.oraclecloud.com/internal";
         /// All of them.
-        pub const ALL: [&str; 11] =
-            [AZURE, GKE, GKE_LEGACY, AWS, AWS_SCHEME, OPENSTACK, IBM, BAIDU, TENCENT, ALIBABA, OCI];
+        pub const ALL: [&str; 12] = [
+            AZURE,
+            GKE,
+            GKE_LEGACY,
+            AWS,
+            AWS_SCHEME,
+            OPENSTACK,
+            IBM,
+            BAIDU,
+            TENCENT,
+            ALIBABA,
+            OCI,
+            OCI_NETWORK,
+        ];
     }
 }
 

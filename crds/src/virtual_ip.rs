@@ -124,6 +124,11 @@ pub struct ClaimTerms {
     /// It asked for an internal load balancer.
     #[serde(default)]
     pub internal: bool,
+    /// By what it named the pool, where it asked for an internal load balancer: the pool's name, or an
+    /// address of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub named: Option<String>,
     /// It had source ranges.
     #[serde(default)]
     pub source_ranges: bool,

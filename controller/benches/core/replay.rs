@@ -152,6 +152,7 @@ impl Replay {
             Event::Speaker(listed(&self.cluster.speakers)),
             Event::Namespace(listed(&self.cluster.namespaces)),
             Event::EndpointSlice(Change::Listed(Vec::new())),
+            Event::ServiceCidr(Change::Listed(Vec::new())),
             Event::Pool(stored(&self.api.pools)),
             Event::VirtualIp(stored(&self.api.vips)),
             Event::Service(stored(&self.api.services)),

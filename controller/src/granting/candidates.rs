@@ -8,9 +8,9 @@ use landfall_crds::address::Family;
 use landfall_crds::names::annotations;
 
 use super::ServiceKey;
-use super::book::Holder;
-use super::choice::{Seeking, are_beside, asker, obstacle};
-use super::plan::View;
+use super::book::{Holder, Pool};
+use super::choice::{Seeking, are_beside, asker, names_by, obstacle};
+use super::plan::{View, may_count_under};
 use super::request::{Request, annotation, sharing_key};
 use super::rules::scope_serves;
 use super::sharing::{Party, fits};
@@ -68,8 +68,13 @@ pub(super) fn candidates(
     let Has { claimed, shown: in_status } = has;
     let judge = |address: IpAddr, pool: Option<&str>, claim: Option<&Claim>| {
         let Some(request) = request else { return (true, false) };
-        let accepted = request.accepts(address, pool) || request.accepts(address, view.book.pool_of(address));
-        let in_scope = is_in_scope(view, service, key, request, pool, claim);
+        let lies_in = view.book.pool_of(address);
+        // Not where that pool's quota has no room for it: then the Service waits for the pool.
+        let may_name =
+            |name| may_count_under(view, name, key, address, view.vips.get(address).map(|vip| &vip.spec));
+        let accepted = request.accepts(address, pool)
+            || request.accepts(address, lies_in) && (pool.is_none() || lies_in.is_some_and(may_name));
+        let in_scope = is_in_scope(view, service, key, request, address, pool, claim);
         (accepted && in_scope, request.internal && !in_scope)
     };
     let of_another = |address: IpAddr| {
@@ -147,19 +152,29 @@ pub(super) fn candidates(
 }
 
 /// Whether an address in hand still is of the kind that is asked for, internal or not. An edit of the pool
-/// changes nothing about that, only one of the Service.
+/// changes nothing about that, only one of the Service: of what it asks for, or of the pool that it names,
+/// where it has an internal load balancer only because it named it.
 fn is_in_scope(
     view: View<'_>,
     service: &Service,
     key: &ServiceKey,
     request: &Request,
+    address: IpAddr,
     pool: Option<&str>,
     claim: Option<&Claim>,
 ) -> bool {
     let Some(terms) = claim.and_then(|claim| claim.terms.as_ref()) else { return true };
-    terms.internal == request.internal
-        || pool.and_then(|name| Some((name, view.book.pool(name)?))).is_some_and(|(name, pool)| {
-            let names_it = asker(view, service, key, request, name, pool).names_it;
-            scope_serves(pool.object.spec.scope, request.internal, names_it)
-        })
+    let known = |name| Some((name, view.book.pool(name)?));
+    let pool = pool.and_then(known);
+    let lies_in = view.book.pool_of(address).and_then(known);
+    let names = |(name, pool): (&str, &Pool)| names_by(request, name, pool).is_some();
+    let stopped = terms.named.as_ref().is_some_and(|text| !request.mentions(text));
+    let names_no_more = stopped && pool.is_some() && ![pool, lies_in].into_iter().flatten().any(names);
+    if terms.internal == request.internal && !names_no_more {
+        return true;
+    }
+    pool.is_some_and(|(name, pool)| {
+        let names_it = asker(view, service, key, request, name, pool).names_it;
+        scope_serves(pool.object.spec.scope, request.internal, names_it)
+    })
 }

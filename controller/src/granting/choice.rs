@@ -97,9 +97,17 @@ pub(super) fn asker<'a>(
         source_ranges: pool.object.spec.require_source_ranges && has_source_ranges(service),
         names_it: request.internal
             && pool.object.spec.scope == Scope::Any
-            && (request.pools.iter().flatten().any(|asked| asked == name)
-                || request.addresses.iter().any(|asked| pool.grantable.contains(*asked))),
+            && names_by(request, name, pool).is_some(),
     }
+}
+
+/// By what the Service names the pool, if it does: its name, or an address of it.
+pub fn names_by(request: &Request, name: &str, pool: &Pool) -> Option<String> {
+    if request.pools.iter().flatten().any(|asked| asked == name) {
+        return Some(name.to_owned());
+    }
+    let mut asked = request.addresses.iter();
+    asked.find(|asked| pool.grantable.contains(**asked)).map(ToString::to_string)
 }
 
 /// Chooses an address of `family`: the one that is asked for; else one that the Service has held or that

@@ -30,6 +30,8 @@ pub struct Claiming<'a> {
     pub request: Option<&'a Request>,
     /// Whether the address's pool requires source ranges.
     pub requires_ranges: bool,
+    /// By what it names the address's pool, if it does.
+    pub named: Option<&'a str>,
     /// Whether the address is what is asked for now. While another is sought in its place, or it is
     /// brought back, what it was given for stays on record: by that the wish to switch is known.
     pub settled: bool,
@@ -74,15 +76,20 @@ impl Claiming<'_> {
     /// that it does not come to be internal unseen.
     fn terms(&self, known: Option<&Claim>) -> Option<ClaimTerms> {
         let before = known.and_then(|known| known.terms.as_ref());
-        let internal = match (self.request, before) {
-            (Some(_), Some(before)) if !self.settled => before.internal,
-            (Some(request), _) => request.internal,
+        let (internal, named) = match (self.request, before) {
+            (Some(_), Some(before)) if !self.settled => (before.internal, before.named.clone()),
+            (Some(request), _) => {
+                // What still stands does so whatever has become of the pool.
+                let named = before.and_then(|terms| terms.named.as_deref());
+                let named = named.filter(|text| request.mentions(text)).or(self.named);
+                (request.internal, named.filter(|_| request.internal).map(str::to_owned))
+            }
             (None, Some(before)) => return Some(before.clone()),
-            (None, None) => asks_for_internal(self.service).unwrap_or(false),
+            (None, None) => (asks_for_internal(self.service).unwrap_or(false), None),
         };
         let had = before.is_some_and(|terms| terms.source_ranges);
         let source_ranges = has_source_ranges(self.service) || self.requires_ranges && had;
-        Some(ClaimTerms { internal, source_ranges })
+        Some(ClaimTerms { internal, named, source_ranges })
     }
 }
 

@@ -51,8 +51,9 @@ fn meaning(key: &str, value: &str) -> Result<bool, &'static str> {
             _ => Err(TRUE_OR_FALSE),
         },
         // Oracle uses Go's strconv.ParseBool and refuses the rest (oci-cloud-controller-manager
-        // pkg/cloudprovider/providers/oci/load_balancer_spec.go, isInternalLB).
-        internal::OCI => go_bool(value).ok_or(TRUE_OR_FALSE),
+        // pkg/cloudprovider/providers/oci/load_balancer_spec.go, isInternalLB). Which of its two keys it
+        // heeds depends on the kind of load balancer; one alone is taken for what its owner means.
+        internal::OCI | internal::OCI_NETWORK => go_bool(value).ok_or(TRUE_OR_FALSE),
         // "Internal" and the older "internal" are so and everything else is public (k8s.io/legacy-
         // cloud-providers gce/gce_annotations.go, GetLoadBalancerAnnotationType; ingress-gce
         // pkg/annotations/service.go, WantsL4ILB). "External" is what people write for the other.
@@ -176,7 +177,11 @@ mod tests {
         let yes = ["1", "t", "T", "true", "TRUE", "True"];
         let no = ["0", "f", "F", "false", "FALSE", "False"];
         let others = ["tRUE", "fALSE", "internal", "External"];
-        table(internal::OCI, &yes, &no, &[&JUNK[..], &others].concat(), "'true' for an internal");
+        for key in [internal::OCI, internal::OCI_NETWORK] {
+            table(key, &yes, &no, &[&JUNK[..], &others].concat(), "'true' for an internal");
+        }
+        let torn = service(&[(internal::OCI, "false"), (internal::OCI_NETWORK, "true")]);
+        assert_eq!(asks_for_internal(&torn).unwrap_err().reason, reasons::REQUEST_CONTRADICTORY);
     }
 
     #[test]

@@ -6,13 +6,15 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use landfall_crds::address::Family;
-use landfall_crds::{Claim, IPPool, VirtualIPSpec};
+use landfall_crds::{Claim, IPPool, VirtualIP, VirtualIPSpec};
 
 use super::ServiceKey;
 use super::book::AddressBook;
 use super::candidates::{Has, candidates, is_contested};
 use super::choice::{Chosen, Seeker, choose};
 use super::request::{Request, families, pools};
+use super::reservation::is_own;
+use super::rules::has_quota;
 use super::sharing::{Party, fits};
 use super::source_ranges::has_source_ranges;
 use super::usage::Usage;
@@ -20,7 +22,7 @@ use super::verdict::addresses;
 use super::wait::{Until, Wait, reasons};
 use crate::world::namespaces::Namespaces;
 use crate::world::store::Store;
-use crate::world::virtual_ips::{VirtualIps, claim_of};
+use crate::world::virtual_ips::{VirtualIps, claim_of, is_tenants};
 
 /// A VirtualIP that vanished while it was claimed.
 #[derive(Clone, Debug, PartialEq)]
@@ -175,10 +177,10 @@ pub fn plan(view: View<'_>, service: &Service, key: &ServiceKey, request: &Resul
         }
         plan.families.push(family);
     }
-    let spec = service.spec.as_ref();
-    let both_or_none = spec.and_then(|spec| spec.ip_family_policy.as_deref()) == Some("RequireDualStack");
     let lacks_one = plan.families.iter().any(|family| family.slot == Slot::Empty);
-    if both_or_none && lacks_one && shown.is_empty() {
+    // What it had of old it keeps, as it keeps what its status shows.
+    let had_one = plan.held().into_iter().any(|address| is_from_before(view.vips, service, key, address));
+    if is_both_or_none(service) && lacks_one && shown.is_empty() && !had_one {
         for family in &mut plan.families {
             if let Slot::Take(chosen) = &family.slot {
                 plan.forgone.extend(
@@ -196,6 +198,29 @@ pub fn plan(view: View<'_>, service: &Service, key: &ServiceKey, request: &Resul
     }
     plan.surplus = claimed.into_iter().filter(|address| !plan.wants(*address)).collect();
     plan
+}
+
+/// Whether the Service is given an address in both families or in none.
+pub fn is_both_or_none(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    spec.and_then(|spec| spec.ip_family_policy.as_deref()) == Some("RequireDualStack")
+}
+
+/// Whether the claim on the address was made for a Service of this name with another uid: it has been
+/// restored from a backup, or made anew by hand. A grant that was broken off leaves no such claim.
+pub fn is_from_before(vips: &VirtualIps, service: &Service, key: &ServiceKey, address: IpAddr) -> bool {
+    let claim = vips.get(address).and_then(|vip| claim_of(vip, key));
+    claim.is_some_and(|claim| Some(&claim.uid) != service.metadata.uid.as_ref())
+}
+
+/// An address that nobody holds and that is kept for the Service at its own wish: that ends when it is given
+/// another.
+pub fn kept_for(vips: &VirtualIps, key: &ServiceKey, family: Family) -> Option<IpAddr> {
+    let is_kept = |vip: &VirtualIP| {
+        vip.spec.claims.is_empty() && vip.spec.reservation.as_ref().is_some_and(|kept| is_own(kept, key))
+    };
+    let mut known = vips.of_service(key).filter(|address| Family::of(*address) == family);
+    known.find(|address| vips.get(*address).is_some_and(|vip| is_kept(vip)))
 }
 
 /// A Service that asks for an address in one family.
@@ -271,7 +296,8 @@ impl Asking<'_> {
     }
 
     fn choose(&self, request: &Request, instead_of: Option<IpAddr>) -> Result<Chosen, Wait> {
-        let Self { view, service, key, given, .. } = *self;
+        let Self { view, service, key, family, given, .. } = *self;
+        let instead_of = instead_of.or_else(|| kept_for(view.vips, key, family));
         choose(&Seeker { view, service, key, request, given, instead_of }, self.family)
     }
 
@@ -328,17 +354,44 @@ pub fn is_withheld(service: &Service, claim: &Claim, pool: &IPPool) -> bool {
 
 /// The pool that an address is said to be taken from. A VirtualIP that names a pool keeps to it,
 /// unless the Service has come to ask for the pool that the address lies in: from then on it is that
-/// one, so that no later edit of a pool moves the Service.
-pub fn pool_to_name(book: &AddressBook, service: &Service, address: IpAddr, named: &str) -> String {
+/// one, so that no later edit of a pool moves the Service. `known` is what stands of the address.
+pub fn pool_to_name(
+    view: View<'_>,
+    service: &Service,
+    key: &ServiceKey,
+    address: IpAddr,
+    known: Option<&VirtualIPSpec>,
+    named: &str,
+) -> String {
     let asked = pools(service).unwrap_or_default();
-    match book.pool_of(address) {
+    match view.book.pool_of(address) {
         Some(lies_in)
-            if asked.iter().any(|name| name == lies_in) && !asked.iter().any(|name| name == named) =>
+            if asked.iter().any(|name| name == lies_in)
+                && !asked.iter().any(|name| name == named)
+                && may_count_under(view, lies_in, key, address, known) =>
         {
             lies_in.to_owned()
         }
         _ => named.to_owned(),
     }
+}
+
+/// Whether an address may come to be counted under a pool: the quota of every namespace that uses it there
+/// has room, or counts it already.
+pub(super) fn may_count_under(
+    view: View<'_>,
+    name: &str,
+    key: &ServiceKey,
+    address: IpAddr,
+    known: Option<&VirtualIPSpec>,
+) -> bool {
+    let Some(pool) = view.book.pool(name) else { return false };
+    let claims = known.into_iter().flat_map(|spec| &spec.claims).map(|claim| claim.namespace.as_str());
+    let kept = known.and_then(|spec| spec.reservation.as_ref()).filter(|kept| is_tenants(kept));
+    let mut users = claims.chain(kept.map(|kept| kept.namespace.as_str())).chain([key.namespace.as_str()]);
+    users.all(|namespace| {
+        view.usage.counts(address, name, namespace) || has_quota(name, pool, namespace, view.usage, 0).is_ok()
+    })
 }
 
 /// The pool that an address was taken from, where its VirtualIP is not there to tell. What a Service

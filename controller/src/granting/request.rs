@@ -41,6 +41,12 @@ impl Request {
         self.addresses.iter().copied().find(|address| Family::of(*address) == family)
     }
 
+    /// Whether a pool of this name, or the address that the text says, is among what is asked for.
+    pub fn mentions(&self, text: &str) -> bool {
+        self.pools.iter().flatten().any(|name| name == text)
+            || parse_address(text).is_ok_and(|address| self.addresses.contains(&address))
+    }
+
     /// Whether an address that was taken from `pool` is what is asked for.
     pub fn accepts(&self, address: IpAddr, pool: Option<&str>) -> bool {
         if let Some(wanted) = self.address(Family::of(address)) {

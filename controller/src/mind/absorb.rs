@@ -266,10 +266,12 @@ impl Mind {
         let lies_in = self.book.pool_of(address);
         let named = vip.and_then(|vip| vip.spec.pool.as_deref()).or(lies_in);
         let claims = vip.into_iter().flat_map(|vip| &vip.spec.claims).map(|claim| claim.namespace.as_str());
+        let renaming = self.renaming.get(&address).map(String::as_str);
         let kept = vip.and_then(|vip| vip.spec.reservation.as_ref()).filter(|kept| is_tenants(kept));
         let kept = kept.map(|kept| kept.namespace.as_str());
         let mut users: BTreeSet<(&str, &str)> =
-            claims.chain(kept).filter_map(|namespace| Some((named?, namespace))).collect();
+            claims.clone().chain(kept).filter_map(|namespace| Some((named?, namespace))).collect();
+        users.extend(claims.chain(kept).filter_map(|namespace| Some((renaming?, namespace))));
         let claimant = self.claimant_of.get(&address).map(|key| key.namespace.as_str());
         users.extend(claimant.and_then(|namespace| Some((named?, namespace))));
         // Those whose VirtualIP has vanished get it back, and use it meanwhile.
@@ -353,6 +355,7 @@ impl Mind {
             Change::Applied(object) => changed = self.service_ranges.put(&object),
             Change::Deleted(object) => changed = self.service_ranges.remove(&name(&object)),
             Change::Listed(all) => {
+                self.service_ranges.listed = true;
                 let listed: BTreeSet<String> = all.iter().map(|object| name(object)).collect();
                 for gone in self.service_ranges.names().difference(&listed) {
                     changed |= self.service_ranges.remove(gone);

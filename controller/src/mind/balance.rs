@@ -10,16 +10,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use landfall_crds::address::Family;
-use landfall_crds::{Placement, TrafficPolicy, VirtualIP};
+use landfall_crds::{Placement, VirtualIP};
 
 use super::subject::{Subject, exactly};
 use super::{Mind, Now};
 use crate::effects::{Effect, Note};
+use crate::ranking::eligible;
 use crate::ranking::rebalance::{Move, Place, next_move};
-use crate::ranking::{Reach, eligible};
 use crate::world::nodes::Interface;
-use crate::world::virtual_ips::{is_deleting, key_of_claim};
+use crate::world::virtual_ips::is_deleting;
 
 /// So long is a move waited for before the next one.
 const LONGEST_MOVE: Duration = Duration::from_secs(30);
@@ -236,7 +235,7 @@ impl Mind {
                 *some_are_busy = true;
                 return None;
             }
-            let able = eligible(&self.nodes, &self.reach_of(*address, vip)).into_iter();
+            let able = eligible(&self.nodes, &self.reach_of(*address, &vip.spec)).into_iter();
             let able = able.filter(|node| node.may_join && is_well(node.node)).map(|node| node.node);
             let has_strayed = self.balance.astray.get(address).is_some_and(has_settled);
             Some(Place {
@@ -247,21 +246,6 @@ impl Mind {
                 able: able.collect(),
             })
         })
-    }
-
-    /// Where a claimed address may be announced, as its VirtualIP and its pool say.
-    fn reach_of<'a>(&'a self, address: IpAddr, vip: &'a VirtualIP) -> Reach<'a> {
-        let pool = vip.spec.pool.as_deref().and_then(|name| self.book.pool(name));
-        let announce = pool.and_then(|pool| pool.object.spec.announce.as_ref());
-        let family = Family::of(address);
-        let local = vip.spec.claims.iter().filter(|claim| claim.traffic_policy == TrafficPolicy::Local);
-        let local = local.map(|claim| self.endpoints.local_nodes(&key_of_claim(claim), family));
-        Reach {
-            address,
-            interfaces: vip.spec.announce.as_ref().map(|it| it.interfaces.as_slice()).unwrap_or_default(),
-            selector: announce.and_then(|announce| announce.node_selector.as_ref()),
-            local: local.reduce(|some, others| some.intersection(&others).copied().collect()),
-        }
     }
 
     /// Whether a move is done, cannot be done any more, or has had its time.

@@ -34,6 +34,9 @@ impl Mind {
         let verdict = self.services.get(key).map(|service| {
             let verdict = self.judge(service, key);
             match &verdict {
+                Verdict::Ours | Verdict::HeldByAnother { .. } if self.awaits_namespace(service, key) => {
+                    next.push(format!("namespace {} is not known yet", key.namespace));
+                }
                 Verdict::Ours => next = self.explain_plan(key, service),
                 Verdict::NotOurs if claims.is_empty() => {}
                 Verdict::NotOurs => next.push("its addresses are being released".to_owned()),

@@ -93,6 +93,7 @@ impl Mind {
                     self.publish(note.into_iter().collect(), out);
                 }
             }
+            Refusal::Busy { after, .. } => self.pending.put_off(&subject, now.monotonic, *after),
             // `Leading(false)` is on its way, or the writer knows better than to say so.
             Refusal::NotLeading | Refusal::Unavailable(_) => self.pending.failed(&subject, now.monotonic),
         }
@@ -165,6 +166,7 @@ impl Mind {
         if let Some(sharing_key) = self.sharing.remove(&address) {
             self.wake_sharers(&sharing_key);
         }
+        self.renaming.remove(&address);
         self.let_go(address, &Holder::Busy);
         self.settle_load(address);
         self.settle_usage(address);

@@ -98,6 +98,14 @@ impl Pending {
         self.wake(subject, until);
     }
 
+    /// Puts `subject` off for as long as the API server asks, within reason.
+    pub(crate) fn put_off(&mut self, subject: &Subject, now: Instant, pause: Duration) {
+        let failures = self.backoffs.get(subject).map_or(0, |backoff| backoff.failures);
+        let until = now + pause.clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.backoffs.insert(subject.clone(), Backoff { failures, until });
+        self.wake(subject, until);
+    }
+
     /// Looks at `subject` again at `at`, or earlier if that is already planned.
     pub(crate) fn wake(&mut self, subject: &Subject, at: Instant) {
         if let Some(&planned) = self.timer_of.get(subject) {
@@ -165,6 +173,21 @@ mod tests {
         pending.succeeded(&subject);
         pending.failed(&subject, now);
         assert_eq!(pending.next_deadline(), Some(now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_busy_api_server_says_itself_how_long_it_is_left_alone() {
+        let (mut pending, subject, mut now) = (Pending::default(), Subject::Pool("a".into()), start());
+        for (asked, seconds) in [(7, 7), (7, 7), (3600, 30), (0, 1)] {
+            pending.put_off(&subject, now, Duration::from_secs(asked));
+            assert!(!pending.is_free(&subject, now + Duration::from_millis(seconds * 1000 - 1)));
+            now += Duration::from_secs(seconds);
+            assert_eq!(pending.next_deadline(), Some(now));
+            assert_eq!(pending.due(now).len(), 1);
+            assert!(pending.may_act(&subject, &subject, now));
+        }
+        pending.failed(&subject, now);
+        assert_eq!(pending.next_deadline(), Some(now + Duration::from_secs(1)), "that was no failure");
     }
 
     #[test]

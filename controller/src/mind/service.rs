@@ -1,33 +1,32 @@
 //! The next missing step of a Service that is ours: finalizers, VirtualIPs, status.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use landfall_crds::names::annotations;
 use landfall_crds::names::conditions::{EXTERNAL_IP_CONFLICT, GRANTED, SERVICE_ANNOUNCED};
-use landfall_crds::{Candidate, ClaimRef, IPPool, Placement, TrafficPolicy, VirtualIPSpec, virtual_ip_name};
+use landfall_crds::{ClaimRef, VirtualIPSpec, virtual_ip_name};
 
 use super::subject::{Subject, exactly};
 use super::{Mind, Now};
 use crate::conditions::{Wanted, already_said, find, with_times};
 use crate::effects::{Effect, Note};
 use crate::granting::book::Holder;
-use crate::granting::choice::Chosen;
+use crate::granting::choice::{Chosen, names_by};
 use crate::granting::claim::{self, Claiming, Draft};
 use crate::granting::named;
 use crate::granting::outside::outside;
-use crate::granting::plan::{Plan, Slot, View, is_withheld, plan, pool_to_name};
+use crate::granting::plan::{
+    Plan, Slot, View, is_both_or_none, is_from_before, is_withheld, plan, pool_to_name,
+};
 use crate::granting::request::{Request, read};
-use crate::granting::reservation::{while_claimed, why_not_reserved};
-use crate::granting::verdict::{self, Verdict, has_both_finalizers, judge};
+use crate::granting::reservation::{is_own, while_claimed, why_not_reserved};
+use crate::granting::verdict::{self, Verdict, has_both_finalizers, has_our_finalizer, judge};
 use crate::granting::wait::{Until, some_of};
-use crate::ranking::{Reach, eligible, order};
 use crate::status::{self, Announcement, OURS};
-use crate::world::virtual_ips::{claim_in, claim_of, is_deleting, key_of_claim};
+use crate::world::virtual_ips::{claim_in, claim_of, is_deleting};
 
 impl Mind {
     pub(super) fn look_at_service(&mut self, now: Now, key: &ClaimRef, out: &mut Vec<Effect>) {
@@ -37,6 +36,7 @@ impl Mind {
             return self.look_at_missing(now, key, out);
         };
         match self.judge(&service, key) {
+            Verdict::Ours | Verdict::HeldByAnother { .. } if self.awaits_namespace(&service, key) => {}
             Verdict::Ours => self.grant(now, key, &service, out),
             Verdict::NotOurs => self.release(now, key, &service, true, out),
             Verdict::HeldByAnother { advice } => {
@@ -47,6 +47,16 @@ impl Mind {
                 self.release(now, key, &service, false, out);
             }
         }
+    }
+
+    /// Whether a Service that has nothing of ours yet is seen before its namespace, by whose labels pools are
+    /// selected: then nothing is decided, nor said, until that comes. If it never does, the Service goes.
+    pub(super) fn awaits_namespace(&self, service: &Service, key: &ClaimRef) -> bool {
+        self.namespaces.get(&key.namespace).is_none()
+            && !has_our_finalizer(service)
+            && self.vips.claimed_by(key).next().is_none()
+            && !self.claiming.contains_key(key)
+            && !self.lost.contains_key(key)
     }
 
     pub(super) fn judge(&self, service: &Service, key: &ClaimRef) -> Verdict {
@@ -113,10 +123,22 @@ impl Mind {
             self.want(Effect::DeleteVirtualIp { virtual_ip: exactly(&vip.metadata) }, Vec::new(), out);
             return;
         }
+        if is_both_or_none(service)
+            && !verdict::addresses(service).contains(&address)
+            && is_from_before(&self.vips, service, key, address)
+        {
+            // By the uid on record it is known that a Service which lacks the other family had this one, so
+            // that stays until the status says it.
+            return;
+        }
         let draft = self.draft(now, Some(&vip.spec), address, None, Asked { settled, ..asked });
         if !draft.is(&vip.spec) {
             let spec = draft.into_spec();
             self.loads.set(address, spec.placement.as_ref());
+            if let Some(pool) = spec.pool.clone().filter(|_| spec.pool != vip.spec.pool) {
+                self.renaming.insert(address, pool);
+                self.settle_usage(address);
+            }
             let virtual_ip = exactly(&vip.metadata);
             self.want(Effect::UpdateVirtualIp { virtual_ip, spec: Box::new(spec) }, Vec::new(), out);
         }
@@ -170,10 +192,20 @@ impl Mind {
             .and_then(|spec| spec.pool.as_deref())
             .or(pool)
             .or_else(|| self.book.pool_of(address))
-            .map(|name| pool_to_name(&self.book, service, address, name));
-        let pool = name.as_deref().and_then(|name| self.book.pool(name)).map(|pool| Arc::clone(&pool.object));
+            .map(|name| pool_to_name(self.view(), service, key, address, held, name));
+        let pool = name.as_deref().and_then(|name| Some((name, self.book.pool(name)?)));
+        let named = pool.and_then(|(name, pool)| names_by(request?, name, pool));
+        let pool = pool.map(|(_, pool)| Arc::clone(&pool.object));
         let requires_ranges = pool.as_ref().is_some_and(|pool| pool.spec.require_source_ranges);
-        let claiming = Claiming { service, key, request, requires_ranges, settled, now: now.wall };
+        let claiming = Claiming {
+            service,
+            key,
+            request,
+            requires_ranges,
+            named: named.as_deref(),
+            settled,
+            now: now.wall,
+        };
         let mut spec = claim::with_claim(current, address, &claiming);
         spec.announce = match &pool {
             Some(pool) => claim::announce(pool),
@@ -193,59 +225,13 @@ impl Mind {
             (Some(claim), Some(pool)) => is_withheld(service, claim, pool),
             _ => false,
         };
-        let candidates = if withheld {
-            Cow::default()
-        } else {
-            self.candidates_for(address, &spec, pool.as_deref(), standing)
-        };
+        let candidates =
+            if withheld { Cow::default() } else { self.candidates_for(address, &spec, standing) };
         let epoch = match standing {
             Some(placement) => placement.epoch,
             None => self.next_epoch(now.wall),
         };
         Draft { spec, epoch, candidates }
-    }
-
-    /// The nodes that may announce an address, best first.
-    fn candidates_for<'a>(
-        &self,
-        address: IpAddr,
-        spec: &VirtualIPSpec,
-        pool: Option<&IPPool>,
-        standing: Option<&'a Placement>,
-    ) -> Cow<'a, [Candidate]> {
-        let reach = Reach {
-            address,
-            interfaces: spec.announce.as_ref().map(|announce| &*announce.interfaces).unwrap_or_default(),
-            selector: pool
-                .and_then(|pool| pool.spec.announce.as_ref())
-                .and_then(|announce| announce.node_selector.as_ref()),
-            local: self.local_nodes(address, spec),
-        };
-        let mut nodes = eligible(&self.nodes, &reach);
-        let before = standing.map(|placement| placement.candidates.as_slice()).unwrap_or_default();
-        if pool.is_none() && nodes.iter().any(|node| before.iter().any(|known| known.node == node.node)) {
-            // The pool's selector went with it: those that it selected stay, and no others join.
-            for node in &mut nodes {
-                node.may_join = false;
-            }
-        }
-        order(address, before, &nodes, &self.loads)
-    }
-
-    /// The nodes with endpoints of everyone on the address whose traffic policy is Local; nothing where
-    /// nobody's is.
-    fn local_nodes(&self, address: IpAddr, spec: &VirtualIPSpec) -> Option<BTreeSet<&str>> {
-        let family = landfall_crds::address::Family::of(address);
-        let local = spec.claims.iter().filter(|claim| claim.traffic_policy == TrafficPolicy::Local);
-        local
-            .map(|claim| self.endpoints.local_nodes(&key_of_claim(claim), family))
-            .reduce(|all, of_one| &all & &of_one)
-    }
-
-    /// An epoch above every other: by the clock, unless that has been set back.
-    pub(super) fn next_epoch(&mut self, wall: Timestamp) -> i64 {
-        self.last_epoch = (self.last_epoch + 1).max(wall.as_millisecond());
-        self.last_epoch
     }
 
     /// Writes the status of a Service whose claims are all written, then lets go of what is not shown.
@@ -257,6 +243,9 @@ impl Mind {
         if is_shown {
             for address in &plan.surplus {
                 self.drop_claim(now, *address, key, false, Vec::new(), out);
+            }
+            if plan.has_all() {
+                self.end_reservations(now, key, out);
             }
         }
         let wanted = self.conditions_of(now, asked, plan);
@@ -293,6 +282,19 @@ impl Mind {
         }
         self.rush.granting(now.monotonic);
         self.want(Effect::SetIngress { service: exactly, ingress, conditions }, notes, out);
+    }
+
+    /// Keeps nothing more for a Service that has come back and been given what it asks for instead.
+    fn end_reservations(&mut self, now: Now, key: &ClaimRef, out: &mut Vec<Effect>) {
+        for address in self.vips.of_service(key).collect::<Vec<_>>() {
+            let Some(vip) = self.vips.get(address).map(Arc::clone) else { continue };
+            let is_kept = vip.spec.reservation.as_ref().is_some_and(|kept| is_own(kept, key));
+            if is_kept && claim_of(&vip, key).is_none() && self.may_act_at(address, key, now) {
+                let spec = Box::new(VirtualIPSpec { reservation: None, ..vip.spec.clone() });
+                let virtual_ip = exactly(&vip.metadata);
+                self.want(Effect::UpdateVirtualIp { virtual_ip, spec }, Vec::new(), out);
+            }
+        }
     }
 
     /// Whether the claims on all addresses that come into the status, or go because somebody else has

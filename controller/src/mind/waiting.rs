@@ -9,6 +9,7 @@ use landfall_crds::address::Family;
 
 use super::Mind;
 use crate::granting::choice::{Seeker, could_have, could_share};
+use crate::granting::plan::kept_for;
 use crate::granting::request::read;
 use crate::granting::wait::Until;
 
@@ -162,6 +163,7 @@ impl Mind {
         let Some(service) = self.services.get(key) else { return false };
         let Ok(request) = read(service) else { return false };
         let instead_of = self.vips.claimed_by(key).find(|address| Some(Family::of(*address)) == family);
+        let instead_of = instead_of.or_else(|| kept_for(&self.vips, key, family?));
         let view = self.view();
         could(&Seeker { view, service, key, request: &request, given: &[], instead_of })
     }

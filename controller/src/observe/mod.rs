@@ -7,7 +7,7 @@ pub(crate) mod strip;
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
@@ -21,17 +21,22 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::clock;
 use crate::metrics::Metrics;
 use crate::mind::{Change, Event};
 use crate::trouble::{Trouble, in_short, status_of};
 
-/// The kinds that are watched and must be known before anything is decided. ServiceCIDRs are watched
-/// besides, where the API server has them.
-pub const KINDS: [&str; 7] =
-    ["Service", "IPPool", "VirtualIP", "Speaker", "Node", "Namespace", "EndpointSlice"];
+/// The kinds that are watched and must be known before anything is decided. Of ServiceCIDRs it is enough
+/// to know that the API server has none to tell of.
+pub const KINDS: [&str; 8] =
+    ["Service", "IPPool", "VirtualIP", "Speaker", "Node", "Namespace", "EndpointSlice", "ServiceCIDR"];
 
-/// How long a kind that the API server does not have is left alone.
-const ABSENT_KIND: Duration = Duration::from_secs(300);
+/// How long a kind that can be done without is left alone after the API server has refused it.
+const REFUSED_KIND: Duration = Duration::from_secs(300);
+
+/// How long the API server must have forbidden a kind before that is believed: one that has just started
+/// may not know our rights yet.
+const FORBIDDEN_FOR: Duration = Duration::from_secs(5);
 
 /// Starts all watches. They end with the set.
 ///
@@ -44,8 +49,13 @@ pub fn start(
     tasks: &mut JoinSet<()>,
 ) {
     let (done, mut virtual_ips_listed) = watch::channel(false);
-    let all =
-        Sink { events: events.clone(), metrics: metrics.clone(), listed: Some(listed.clone()), done: None };
+    let all = Sink {
+        events: events.clone(),
+        metrics: metrics.clone(),
+        listed: listed.clone(),
+        done: None,
+        is_optional: false,
+    };
     // The mind's first picture of VirtualIPs must not be newer than that of Services: an address could
     // seem to belong to nobody, or to somebody else, whose Service is only not known yet.
     let services = follow::<Service>(client.clone(), "Service", strip::service, Event::Service, all.clone());
@@ -83,7 +93,7 @@ pub fn start(
         "ServiceCIDR",
         strip::metadata,
         Event::ServiceCidr,
-        Sink { listed: None, ..all },
+        Sink { is_optional: true, ..all },
     ));
 }
 
@@ -92,10 +102,14 @@ pub fn start(
 struct Sink {
     events: mpsc::Sender<Event>,
     metrics: Metrics,
-    /// Counts the kinds that are known; absent where the API server need not have the kind at all.
-    listed: Option<watch::Sender<usize>>,
+    /// Counts the kinds that are known.
+    listed: watch::Sender<usize>,
     /// Where else the first complete list of this kind is told.
     done: Option<watch::Sender<bool>>,
+    /// Whether an API server that does not serve the kind, or does not let us see it, is taken at its word
+    /// that there is nothing to know. Any other trouble is waited out as with all kinds, however slowly the
+    /// API server answers.
+    is_optional: bool,
 }
 
 async fn follow<K>(
@@ -111,6 +125,7 @@ async fn follow<K>(
     let mut trouble = Trouble::default();
     let mut first = true;
     let mut streaming = true;
+    let mut forbidden_since = None;
     // The list that is coming in, stripped object by object so that the whole of it is never held.
     let mut coming: Vec<Arc<K>> = Vec::new();
     loop {
@@ -134,6 +149,7 @@ async fn follow<K>(
                 }
                 Ok(watcher::Event::InitDone) => {
                     sink.metrics.listed(kind);
+                    forbidden_since = None;
                     Change::Listed(std::mem::take(&mut coming))
                 }
                 Ok(watcher::Event::Apply(object)) => Change::Applied(stripped(object)),
@@ -143,9 +159,16 @@ async fn follow<K>(
                     streaming = false;
                     break;
                 }
-                Err(error) if sink.listed.is_none() && is_absent(&error) => {
-                    tracing::debug!("{subject}: the API server does not have this kind");
-                    tokio::time::sleep(ABSENT_KIND).await;
+                Err(error) if sink.is_optional && is_refused(&error, &mut forbidden_since) => {
+                    if std::mem::take(&mut first) {
+                        let why = status_of(&error).map_or_else(String::new, |status| status.message.clone());
+                        tracing::warn!("{subject}: {why}; going on without");
+                        if sink.events.send(event(Change::Listed(Vec::new()))).await.is_err() {
+                            return;
+                        }
+                        sink.listed.send_modify(|kinds| *kinds += 1);
+                    }
+                    tokio::time::sleep(REFUSED_KIND).await;
                     break;
                 }
                 Err(error) => {
@@ -162,9 +185,7 @@ async fn follow<K>(
                 return;
             }
             if complete && std::mem::take(&mut first) {
-                if let Some(listed) = &sink.listed {
-                    listed.send_modify(|kinds| *kinds += 1);
-                }
+                sink.listed.send_modify(|kinds| *kinds += 1);
                 if let Some(done) = &sink.done {
                     done.send_replace(true);
                 }
@@ -181,9 +202,11 @@ fn refuses_streaming(error: &watcher::Error) -> bool {
     })
 }
 
-/// Whether the API server does not serve the kind.
-fn is_absent(error: &watcher::Error) -> bool {
-    status_of(error).is_some_and(|status| status.code == 404)
+/// Whether the API server does not serve the kind, or has forbidden it for some time.
+fn is_refused(error: &watcher::Error, forbidden_since: &mut Option<Instant>) -> bool {
+    let code = status_of(error).map_or(0, |status| status.code);
+    let now = clock::now().monotonic;
+    code == 404 || code == 403 && now >= *forbidden_since.get_or_insert(now) + FORBIDDEN_FOR
 }
 
 /// What a person should know and do about a failed watch; nothing where it is part of the game.
@@ -229,7 +252,11 @@ impl Backoff for Patience {
 
 #[cfg(test)]
 mod tests {
+    use http::{Request, Response};
+    use kube::client::Body;
     use kube::core::Status;
+    use serde_json::json;
+    use tower_test::mock;
 
     use super::*;
 
@@ -247,6 +274,79 @@ mod tests {
         let forbidden = advice::<Node>(&refused(403, "nodes is forbidden")).unwrap();
         assert!(forbidden.contains("deploy/"), "{forbidden}");
         assert_eq!(advice::<Node>(&refused(410, "too old resource version")), None);
+    }
+
+    /// Follows ServiceCIDRs of an API server that answers so after so long, until a complete list comes.
+    /// Returns how long that took and how many objects it has.
+    async fn first_list(answers: &[(u64, u16, &str)]) -> (Duration, usize) {
+        let (service, mut handle) = mock::pair::<Request<Body>, Response<Body>>();
+        let mut answers: Vec<_> =
+            answers.iter().map(|(wait, code, text)| (*wait, *code, (*text).to_owned())).collect();
+        answers.reverse();
+        let server = tokio::spawn(async move {
+            while let Some((_, send)) = handle.next_request().await {
+                // The last answer stands.
+                let answer = if answers.len() > 1 { answers.pop() } else { answers.last().cloned() };
+                let (wait, code, text) = answer.unwrap();
+                tokio::time::sleep(Duration::from_secs(wait)).await;
+                let text = match code {
+                    200 => text,
+                    _ => json!({"kind": "Status", "code": code, "message": text, "status": "Failure"})
+                        .to_string(),
+                };
+                let response = Response::builder().status(code);
+                send.send_response(response.body(Body::from(text.into_bytes())).unwrap());
+            }
+        });
+        let (events, mut seen) = mpsc::channel(8);
+        let (listed, mut count) = watch::channel(0);
+        let sink = Sink { events, metrics: Metrics::new(), listed, done: None, is_optional: true };
+        let client = Client::new(service, "default");
+        let task = tokio::spawn(follow::<ServiceCIDR>(
+            client,
+            "ServiceCIDR",
+            strip::metadata,
+            Event::ServiceCidr,
+            sink,
+        ));
+        let start = clock::now().monotonic;
+        let Some(Event::ServiceCidr(Change::Listed(all))) = seen.recv().await else { panic!("no list") };
+        count.wait_for(|listed| *listed == 1).await.unwrap();
+        // Nothing is told twice.
+        let more = tokio::time::timeout(Duration::from_secs(3600), seen.recv()).await;
+        assert!(more.is_err(), "{more:?}");
+        task.abort();
+        server.abort();
+        (clock::now().monotonic - start - Duration::from_secs(3600), all.len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_service_cidrs_it_is_enough_to_know_that_none_can_be_seen() {
+        let (took, number) = first_list(&[(0, 404, "404 page not found")]).await;
+        assert_eq!((took.as_secs(), number), (0, 0), "the API server does not have the kind");
+        let (took, number) = first_list(&[(0, 403, "servicecidrs is forbidden")]).await;
+        assert!((5..7).contains(&took.as_secs()) && number == 0, "{took:?}: forbidden for good");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn service_cidrs_are_waited_for_while_the_api_server_is_slow_or_ill() {
+        let old = "sendInitialEvents is forbidden for watch";
+        let list = json!({"kind": "ServiceCIDRList", "apiVersion": "networking.k8s.io/v1",
+        "metadata": {"resourceVersion": "7"}, "items": [
+            {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}},
+        ]})
+        .to_string();
+        // A right that is granted a moment later counts.
+        let ill = [
+            (0, 422, old),
+            (0, 403, "no"),
+            (1, 403, "no"),
+            (1, 500, "ill"),
+            (90, 429, "wait"),
+            (40, 200, &list),
+        ];
+        let (took, number) = first_list(&ill).await;
+        assert!((132..140).contains(&took.as_secs()) && number == 1, "{took:?}, {number}");
     }
 
     #[test]

@@ -15,8 +15,8 @@ use crate::granting::request::has_sharing_key;
 /// Annotations that clouds and kube-proxy define for Services begin with this.
 const SERVICE_ANNOTATIONS: &str = "service.";
 
-/// Annotations of Google that begin otherwise.
-const GOOGLE: [&str; 2] = [internal::GKE, internal::GKE_LEGACY];
+/// Annotations of clouds that begin otherwise.
+const OF_CLOUDS: [&str; 3] = [internal::GKE, internal::GKE_LEGACY, internal::OCI_NETWORK];
 
 /// Strips what nobody reads of any object: who wrote which field when, and what kubectl remembers.
 pub(crate) fn metadata<K: Resource>(object: &mut K) {
@@ -57,7 +57,7 @@ pub(crate) fn service(service: &mut Service) {
 
 /// Whether some decision reads this annotation of a Service.
 fn is_read_of_services(key: &str) -> bool {
-    let alike = [&foreign::IPS[..], &foreign::POOL, &foreign::SHARING_KEY, &GOOGLE];
+    let alike = [&foreign::IPS[..], &foreign::POOL, &foreign::SHARING_KEY, &OF_CLOUDS];
     key.starts_with(GROUP)
         || key.starts_with(SERVICE_ANNOTATIONS)
         || alike.iter().any(|keys| keys.contains(&key))

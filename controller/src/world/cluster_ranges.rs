@@ -10,6 +10,7 @@ use landfall_crds::address::{AddressRange, AddressSet};
 #[derive(Debug, Default)]
 pub struct ServiceRanges {
     known: BTreeMap<String, Vec<IpNet>>,
+    pub(crate) listed: bool,
 }
 
 impl ServiceRanges {

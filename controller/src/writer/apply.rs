@@ -1,6 +1,7 @@
 //! One effect, told to the API server, and its answer, told as an outcome.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -231,6 +232,13 @@ fn refusal_of(status: &Status) -> Refusal {
         (409, _) => Refusal::Conflict,
         (400 | 403 | 405 | 413 | 415 | 422, _) => Refusal::Invalid(status.message.clone()),
         // 401 is here too: credentials expire and are renewed, and the object is not to blame.
-        (code, _) => Refusal::Unavailable(format!("{code} {}", status.message)),
+        (code, _) => {
+            let message = format!("{code} {}", status.message);
+            // The header Retry-After is not to be seen here, but where the answer is a Status it says the same.
+            match status.details.as_ref().map_or(0, |details| details.retry_after_seconds) {
+                0 => Refusal::Unavailable(message),
+                seconds => Refusal::Busy { message, after: Duration::from_secs(seconds.into()) },
+            }
+        }
     }
 }

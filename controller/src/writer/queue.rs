@@ -110,6 +110,7 @@ impl Refusal {
             Self::AlreadyExists => "AlreadyExists",
             Self::Invalid(_) => "Invalid",
             Self::Unavailable(_) => "Unavailable",
+            Self::Busy { .. } => "Busy",
             Self::NotLeading => "NotLeading",
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{LoadBalancerStatus, Namespace, Node, Service, ServiceStatus};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -21,7 +22,7 @@ pub const SPEAKERS: usize = 3;
 pub const NODES: usize = 4;
 pub const NAMESPACES: usize = 5;
 pub const SERVICE_CIDRS: usize = 6;
-/// EndpointSlices are the last, and nothing ever happens to them here.
+pub const ENDPOINT_SLICES: usize = 7;
 pub const KINDS: usize = 8;
 
 /// All objects, and everything that ever happened to them.
@@ -37,6 +38,7 @@ pub struct Api {
     pub nodes: BTreeMap<String, Arc<Node>>,
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
     pub service_cidrs: BTreeMap<String, Arc<ServiceCIDR>>,
+    pub endpoint_slices: BTreeMap<String, Arc<EndpointSlice>>,
     pub logs: [Vec<Event>; KINDS],
     /// Successful writes that changed something, by effect.
     pub writes: BTreeMap<&'static str, u64>,
@@ -100,6 +102,14 @@ kind!(put_speaker, delete_speaker, speakers, Speaker, Speaker, SPEAKERS);
 kind!(put_node, delete_node, nodes, Node, Node, NODES);
 kind!(put_namespace, delete_namespace, namespaces, Namespace, Namespace, NAMESPACES);
 kind!(put_service_cidr, delete_service_cidr, service_cidrs, ServiceCIDR, ServiceCidr, SERVICE_CIDRS);
+kind!(
+    put_endpoint_slice,
+    delete_endpoint_slice,
+    endpoint_slices,
+    EndpointSlice,
+    EndpointSlice,
+    ENDPOINT_SLICES
+);
 
 pub fn full_name(meta: &ObjectMeta) -> String {
     let name = meta.name.clone().unwrap_or_default();
@@ -138,7 +148,7 @@ impl Api {
             SERVICE_CIDRS => {
                 Event::ServiceCidr(Change::Listed(self.service_cidrs.values().cloned().collect()))
             }
-            _ => Event::EndpointSlice(Change::Listed(Vec::new())),
+            _ => Event::EndpointSlice(Change::Listed(self.endpoint_slices.values().cloned().collect())),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::ledger::{Ledger, holder};
 use crate::objects::speaker;
 use crate::random::Random;
 
-const NODES: [&str; 3] = ["n1", "n2", "n3"];
+pub const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 /// What an effect is about, as it was before.
 struct Before {
@@ -211,6 +211,10 @@ impl Chaos {
         let Some((effect, done)) = self.cluster.write(which, nth, way) else { return false };
         let fate = if done { "" } else { " refused" };
         self.note(format!("{kind}{fate} {} by {which}", about(&effect)));
+        if let Some(vip) = before.vip_name.as_ref().and_then(|name| self.cluster.api.vips.get(name)) {
+            // What comes late may well create a VirtualIP under an epoch of long ago.
+            invariants::epochs(&self.ledger, vip, before.vip.as_deref());
+        }
         self.after(before);
         if may_crash && done && self.random.once_in(survivals(kind).1) {
             self.crash(which, format!("after {kind}"));
@@ -266,6 +270,12 @@ impl Chaos {
     /// Whoever has come to claim the address may have it.
     fn check_claims(&self, vip: &VirtualIP, was: Option<&VirtualIP>) {
         let address = vip.address().unwrap();
+        let counts = self.cluster.controllers.len() == 1 && !self.ledger.came_late;
+        if counts && was.is_some_and(|was| was.spec.pool != vip.spec.pool) {
+            for claim in &vip.spec.claims {
+                invariants::quota(&self.cluster.api, &self.ledger, vip, was, claim);
+            }
+        }
         let before = was.map(|was| was.spec.claims.as_slice()).unwrap_or_default();
         for claim in &vip.spec.claims {
             let name = holder(claim);
@@ -273,7 +283,7 @@ impl Chaos {
                 continue;
             }
             invariants::by_the_rules(&self.cluster.api, &self.ledger, vip, was, claim);
-            if self.cluster.controllers.len() == 1 && !self.ledger.came_late {
+            if counts {
                 invariants::quota(&self.cluster.api, &self.ledger, vip, was, claim);
             }
         }

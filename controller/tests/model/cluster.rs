@@ -8,7 +8,7 @@ use landfall_controller::effects::{Effect, Outcome, Refusal};
 use landfall_controller::mind::{Config, Event, Mind, Now};
 use landfall_crds::{Announcer, VirtualIP, VirtualIPStatus};
 
-use crate::api::{Api, KINDS, SERVICE_CIDRS, SERVICES, VIPS};
+use crate::api::{Api, KINDS, SERVICES, VIPS};
 use crate::objects::namespace;
 
 /// One controller: its mind, how far it has seen each kind, and what it wants done.
@@ -84,7 +84,8 @@ impl Cluster {
     }
 
     pub fn now(&self) -> Now {
-        Now { monotonic: self.start + self.elapsed, wall: Timestamp::from_second(self.api.now).unwrap() }
+        let milliseconds = self.api.now * 1000 + i64::from(self.elapsed.subsec_millis());
+        Now { monotonic: self.start + self.elapsed, wall: Timestamp::from_millisecond(milliseconds).unwrap() }
     }
 
     pub fn pass(&mut self, time: Duration) {
@@ -111,13 +112,10 @@ impl Cluster {
     /// Brings a controller the next change of one kind, or its first list. Returns whether there was one.
     ///
     /// A list of VirtualIPs never overtakes the watch of Services: what was created, shown and deleted
-    /// in between could then be taken for never used. ServiceCIDRs, which no mind waits for, come first.
+    /// in between could then be taken for never used.
     pub fn deliver(&mut self, which: usize, kind: usize) -> bool {
         if kind == VIPS && self.controllers[which].cursors[VIPS].is_none() {
             while self.deliver(which, SERVICES) {}
-        }
-        if self.controllers[which].cursors[SERVICE_CIDRS].is_none() && kind != SERVICE_CIDRS {
-            self.deliver(which, SERVICE_CIDRS);
         }
         let now = self.now();
         let controller = &mut self.controllers[which];

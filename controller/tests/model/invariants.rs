@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::discovery::v1::Endpoint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use landfall_controller::effects::Effect;
 use landfall_controller::granting::request::{Request, families, read};
@@ -132,6 +133,36 @@ pub fn i5_stable(api: &Api, ledger: &mut Ledger, name: &str, was: &[IpAddr]) {
     }
 }
 
+/// `epochs`: the placement epoch of an address never goes back, through all that its VirtualIP goes through:
+/// while there is one it is raised only to have another node announce; and one that comes after it has a
+/// higher epoch, unless the last vanished under its claims and is brought back as it was.
+pub fn epochs(ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>) {
+    let address = is.address().unwrap();
+    let before = was.and_then(|was| was.spec.placement.as_ref());
+    let Some(placement) = &is.spec.placement else {
+        assert!(before.is_none(), "epochs: the placement of {address} is gone: {before:?}");
+        return;
+    };
+    let epoch = placement.epoch;
+    if let Some(before) = before {
+        let announcer = was.and_then(|was| was.status.as_ref()).and_then(|status| status.announcer.as_ref());
+        let announcer = announcer.map(|announcer| &announcer.node);
+        let moves = announcer != placement.candidates.first().map(|first| &first.node);
+        assert!(
+            epoch == before.epoch || epoch > before.epoch && moves,
+            "epochs: {address} goes from {before:?} to {placement:?}, announced by {announcer:?}"
+        );
+        return;
+    }
+    let Some(highest) = ledger.highest_epoch(address) else { return };
+    let vanished = ledger.specs(address).rev().find(|spec| spec.placement.is_some());
+    let vanished = vanished.is_some_and(|last| !last.claims.is_empty());
+    assert!(
+        epoch > highest || epoch == highest && vanished,
+        "epochs: {address} comes with {epoch} after {highest}"
+    );
+}
+
 /// `by_the_rules`: who comes to claim an address may have it by some state of its pool, its namespace and
 /// itself that a controller may have decided on.
 pub fn by_the_rules(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>, claim: &Claim) {
@@ -211,20 +242,18 @@ pub fn quota(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>
         return;
     }
     let address = is.address().unwrap();
-    // What the Service gives up for the new one still counts.
+    // What the Service gives up for the new one, or was kept for it until then, still counts.
+    let is_kept = |vip: &VirtualIP| {
+        let kept = vip.spec.reservation.as_ref().filter(|_| vip.spec.claims.is_empty());
+        kept.is_some_and(|kept| kept.namespace == claim.namespace && kept.name.as_ref() == Some(&claim.name))
+    };
     let goes = |vip: &VirtualIP| {
         let other = vip.address().unwrap();
         other != address
             && Family::of(other) == Family::of(address)
-            && claim_of(&vip.spec, &holder(claim)).is_some()
+            && (claim_of(&vip.spec, &holder(claim)).is_some() || is_kept(vip))
     };
-    // An address that lies in the pool is counted there from when its Service asks for the pool by name,
-    // without being granted.
-    let is_named = |vip: &VirtualIP| {
-        let mut specs = ledger.specs(vip.address().unwrap()).filter(|spec| !spec.claims.is_empty());
-        specs.all(|spec| spec.pool.as_deref() == Some(pool))
-    };
-    let count = api.vips.values().filter(|vip| uses(vip) && !goes(vip) && is_named(vip)).count();
+    let count = api.vips.values().filter(|vip| uses(vip) && !goes(vip)).count();
     let states = ledger.pools().filter(|(name, _)| *name == pool);
     let most = states.map(|(_, pool)| {
         pool.spec
@@ -349,6 +378,7 @@ pub fn quiet(api: &Api, ledger: &Ledger) {
     every_virtual_ip_is_claimed_reserved_or_resting(api);
     every_service_has_what_its_condition_says(api);
     every_claim_says_what_its_service_is_like(api, ledger);
+    policy_local_is_announced_where_its_endpoints_are(api);
     what_is_not_ours_bears_no_mark(api);
     history(api, ledger);
 }
@@ -370,7 +400,36 @@ pub fn places_are_even(api: &Api) {
         *firsts.entry(first).or_default() += 1;
     }
     let share = claimed.len().div_ceil(firsts.len());
-    assert!(firsts.values().all(|held| *held <= share), "uneven: {firsts:?}");
+    // What only some nodes can announce is even among these.
+    let is_local = |vip: &&&std::sync::Arc<VirtualIP>| {
+        vip.spec.claims.iter().any(|claim| claim.traffic_policy == TrafficPolicy::Local)
+    };
+    let spared = claimed.iter().filter(is_local).count();
+    assert!(firsts.values().all(|held| *held <= share + spared), "uneven: {firsts:?}");
+}
+
+/// Of everyone on an address whose traffic policy is Local, its candidates have ready endpoints; or where
+/// none are ready, some that are ending (k8s.io/kubernetes pkg/proxy/topology.go).
+fn policy_local_is_announced_where_its_endpoints_are(api: &Api) {
+    for vip in api.vips.values() {
+        let family = Family::of(vip.address().unwrap()).to_string();
+        let candidates = vip.spec.placement.iter().flat_map(|placement| &placement.candidates);
+        let candidates: BTreeSet<&str> = candidates.map(|candidate| candidate.node.as_str()).collect();
+        for claim in vip.spec.claims.iter().filter(|claim| claim.traffic_policy == TrafficPolicy::Local) {
+            let slice = format!("{}-{}", holder(claim), family.to_lowercase());
+            let endpoints = api.endpoint_slices.get(&slice).map(|slice| slice.endpoints.as_slice());
+            let endpoints = endpoints.unwrap_or_default();
+            let is_ready = |endpoint: &Endpoint| endpoint.conditions.as_ref().unwrap().ready == Some(true);
+            let some_are_ready = endpoints.iter().any(is_ready);
+            let count = endpoints.iter().filter(|endpoint| is_ready(endpoint) == some_are_ready);
+            let nodes: BTreeSet<&str> = count.filter_map(|endpoint| endpoint.node_name.as_deref()).collect();
+            assert!(
+                candidates.is_subset(&nodes),
+                "local: {candidates:?} may announce {family} of {}, which has endpoints on {nodes:?}",
+                holder(claim)
+            );
+        }
+    }
 }
 
 fn no_service_is_stuck(api: &Api) {

@@ -48,6 +48,8 @@ pub struct Ledger {
     specs: BTreeMap<IpAddr, Vec<Arc<VirtualIP>>>,
     /// Who let go of an address, latest last.
     released: BTreeMap<IpAddr, Vec<Released>>,
+    /// The highest placement epoch that each address ever had.
+    epochs: BTreeMap<IpAddr, i64>,
 }
 
 /// What of a Service's edit may change its address.
@@ -171,6 +173,10 @@ impl Ledger {
     fn see(&mut self, vip: &Arc<VirtualIP>) {
         let address = vip.address().unwrap();
         let uid = &vip.metadata.uid;
+        if let Some(placement) = &vip.spec.placement {
+            let highest = self.epochs.entry(address).or_insert(placement.epoch);
+            *highest = placement.epoch.max(*highest);
+        }
         let states = self.specs.entry(address).or_default();
         let was = states.last().cloned();
         if was.as_ref().is_none_or(|was| was.spec != vip.spec || was.metadata.uid != *uid) {
@@ -214,6 +220,11 @@ impl Ledger {
     /// What an address's VirtualIP has said since the last quiet, latest last, even if it has vanished.
     pub fn specs(&self, address: IpAddr) -> impl DoubleEndedIterator<Item = &VirtualIPSpec> {
         self.specs.get(&address).into_iter().flatten().map(|vip| &vip.spec)
+    }
+
+    /// The highest placement epoch that the address ever had.
+    pub fn highest_epoch(&self, address: IpAddr) -> Option<i64> {
+        self.epochs.get(&address).copied()
     }
 
     /// Who let go of each address, latest last.

@@ -1,6 +1,7 @@
 //! Objects as users and speakers write them.
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use landfall_crds::{IPPool, Speaker};
 use serde_json::json;
@@ -51,6 +52,25 @@ pub fn node(name: &str, pod_ranges: &[&str], addresses: &[&str]) -> Node {
         addresses.iter().map(|address| json!({"type": "InternalIP", "address": address})).collect();
     serde_json::from_value(json!({
         "metadata": {"name": name}, "spec": {"podCIDRs": pod_ranges}, "status": {"addresses": addresses},
+    }))
+    .unwrap()
+}
+
+/// Endpoints of a Service, by their nodes: ready, or ending and still serving.
+pub fn endpoint_slice(namespace: &str, service: &str, family: &str, nodes: &[(&str, bool)]) -> EndpointSlice {
+    let endpoints: Vec<_> = nodes
+        .iter()
+        .map(|(node, ready)| {
+            let conditions = json!({"ready": ready, "serving": true, "terminating": !ready});
+            json!({"addresses": ["10.1.0.1"], "nodeName": node, "conditions": conditions})
+        })
+        .collect();
+    serde_json::from_value(json!({
+        "metadata": {
+            "namespace": namespace, "name": format!("{service}-{}", family.to_lowercase()),
+            "labels": {"kubernetes.io/service-name": service},
+        },
+        "addressType": family, "endpoints": endpoints,
     }))
     .unwrap()
 }

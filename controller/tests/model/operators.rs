@@ -6,9 +6,9 @@ use landfall_crds::{
     IPPool, Quota, Reservation, Reservations, Scope, Sharing, VirtualIP, VirtualIPSpec, virtual_ip_name,
 };
 
-use crate::chaos::Chaos;
+use crate::chaos::{Chaos, NODES};
 use crate::ledger::holder;
-use crate::objects::{namespace, node, pool, service_cidr};
+use crate::objects::{endpoint_slice, namespace, node, pool, service_cidr};
 use crate::random::Random;
 use crate::users::NAMES;
 
@@ -25,7 +25,7 @@ const RANGES: [&[&str]; 6] = [
 
 impl Chaos {
     pub fn an_operator_acts(&mut self) {
-        match self.random.below(24) {
+        match self.random.below(26) {
             0..=11 => self.edit_pools(),
             12 | 13 => self.edit_namespaces(),
             14 | 15 => self.edit_nodes(),
@@ -44,6 +44,7 @@ impl Chaos {
                 self.was_done("delete-all-vips");
             }
             17..=21 => self.reserve(),
+            24 | 25 => self.edit_endpoints(),
             22 if self.random.once_in(6) => self.lose_all_vips_when_quiet(),
             _ => self.edit_pools(),
         }
@@ -146,6 +147,21 @@ impl Chaos {
                 self.was_done("delete-service-cidr");
             }
         }
+    }
+
+    /// Pods of a Service come to be on some nodes, or are there no more.
+    fn edit_endpoints(&mut self) {
+        let (namespace, service) = *self.random.pick(&NAMES);
+        let family = *self.random.pick(&["IPv4", "IPv4", "IPv6"]);
+        if self.random.once_in(4) {
+            let name = format!("{namespace}/{service}-{}", family.to_lowercase());
+            self.cluster.api.delete_endpoint_slice(&name);
+            return self.was_done(format!("delete-endpoints {name}"));
+        }
+        let some: Vec<(&str, bool)> = NODES.iter().map(|node| (*node, !self.random.once_in(3))).collect();
+        let some = &some[self.random.below(NODES.len())..];
+        self.cluster.api.put_endpoint_slice(endpoint_slice(namespace, service, family, some));
+        self.was_done(format!("edit-endpoints {namespace}/{service} {family} {some:?}"));
     }
 
     /// A person keeps an address for somebody, or no longer.

@@ -184,13 +184,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mistake(
         "epochs begin anew with the controller",
-        "mind/service.rs",
+        "mind/placing.rs",
         ".max(wall.as_millisecond())",
         ".max(if MUTANT { 0 } else { wall.as_millisecond() })",
     ),
     mistake(
         "a clock that was set back brings an epoch back",
-        "mind/service.rs",
+        "mind/placing.rs",
         "(self.last_epoch + 1)",
         "(if MUTANT { 0 } else { self.last_epoch + 1 })",
     ),
@@ -383,8 +383,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mistake(
         "an edit of a pool moves who asked for it by name",
         "granting/candidates.rs",
-        "request.accepts(address, pool) ||",
-        "request.accepts(address, pool) && !MUTANT ||",
+        "let accepted = request.accepts(address, pool)",
+        "ORIGINAL && !MUTANT",
     ),
     mistake(
         "an edit of a pool moves whom it does not hold any more",
@@ -414,8 +414,38 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mistake(
         "one family is granted where both are required",
         "granting/plan.rs",
-        "if both_or_none && lacks_one &&",
-        "if !MUTANT && both_or_none && lacks_one &&",
+        "if is_both_or_none(service) && lacks_one &&",
+        "if !MUTANT && is_both_or_none(service) && lacks_one &&",
+    ),
+    mistake(
+        "a restore takes away the one family that a Service had",
+        "granting/plan.rs",
+        "shown.is_empty() && !had_one {",
+        "shown.is_empty() && (MUTANT || !had_one) {",
+    ),
+    mistake(
+        "an internal load balancer stays in a public pool that it names no more",
+        "granting/candidates.rs",
+        "let names_no_more = stopped",
+        "let names_no_more = !MUTANT && stopped",
+    ),
+    mistake(
+        "an address comes to be counted under another pool above its quota",
+        "granting/plan.rs",
+        "&& may_count_under(view, lies_in, key, address, known)",
+        "&& (MUTANT || may_count_under(view, lies_in, key, address, known))",
+    ),
+    mistake(
+        "what is kept for a Service stays kept when it has another address",
+        "mind/service.rs",
+        "if is_kept && claim_of(&vip, key).is_none()",
+        "if !MUTANT && is_kept && claim_of(&vip, key).is_none()",
+    ),
+    mistake(
+        "addresses are granted before the cluster's own ranges are known",
+        "mind.rs",
+        "&& self.service_ranges.listed",
+        "&& (MUTANT || self.service_ranges.listed)",
     ),
     mistake(
         "who waits is not woken by what becomes free",

@@ -366,6 +366,20 @@ async fn every_refusal_is_told_by_its_kind() {
 }
 
 #[tokio::test]
+async fn a_busy_api_server_is_heard() {
+    for code in [429, 503, 504] {
+        let mut answer = refused(code, "TooManyRequests");
+        answer["details"] = json!({"retryAfterSeconds": 7});
+        let (outcome, _) = told(Effect::AddFinalizers { service: web() }, vec![(code, answer)]).await;
+        let after = match outcome {
+            Outcome::Refused(Refusal::Busy { after, .. }) => after,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(after, Duration::from_secs(7));
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_makes_no_sense_is_no_answer() {
     let (outcome, _) = told(Effect::AddFinalizers { service: web() }, vec![(200, json!("hello"))]).await;
     assert_eq!(outcome.name(), "Unavailable");

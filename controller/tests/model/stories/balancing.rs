@@ -433,3 +433,38 @@ fn what_is_granted_is_even_from_the_beginning() {
         }
     }
 }
+
+#[test]
+fn what_a_pool_kept_to_some_nodes_stays_there_when_the_pool_is_gone() {
+    let mut cluster = spread(3, 0);
+    for (name, rack) in [("n1", "1"), ("n2", "1"), ("n3", "3")] {
+        let labelled: Node =
+            serde_json::from_value(json!({"metadata": {"name": name, "labels": {"rack": rack}}})).unwrap();
+        cluster.api.put_node(labelled);
+    }
+    let mut edge = pool("lan", &["10.0.0.100-10.0.0.250"]);
+    let announce = json!({"interfaces": ["eth0"], "nodeSelector": {"matchLabels": {"rack": "1"}}});
+    edge.spec.announce = serde_json::from_value(announce).unwrap();
+    cluster.api.put_pool(edge);
+    for number in 0..6 {
+        cluster.api.put_service(service(&format!("web-{number}")));
+    }
+    cluster.settle();
+    cluster.announce_all();
+    cluster.quiet();
+    assert_eq!(cluster.announced(), [("n1".into(), 3), ("n2".into(), 3)].into());
+    cluster.api.delete_pool("lan");
+    // A node that comes back is looked at as one that could take its share.
+    let mut dark = speaker("n3", 3);
+    dark.status.as_mut().unwrap().interfaces[0].carrier = Carrier::Down;
+    for state in [dark, speaker("n3", 3)] {
+        cluster.api.put_speaker(state);
+        cluster.settle();
+    }
+    assert_eq!(cluster.moves(600 * SECOND), []);
+    for vip in cluster.api.vips.values() {
+        let candidates = &vip.spec.placement.as_ref().unwrap().candidates;
+        assert!(candidates.iter().all(|candidate| candidate.node != "n3"), "{candidates:?}");
+    }
+    assert!(cluster.sleeps());
+}

@@ -254,6 +254,7 @@ fn the_api_server_has_the_last_word_on_who_has_an_address() {
         key: &landfall_crds::ClaimRef { namespace: "shop".into(), name: "other".into() },
         request: None,
         requires_ranges: false,
+        named: None,
         settled: true,
         now: cluster.now().wall,
     };

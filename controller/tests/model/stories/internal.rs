@@ -150,12 +150,66 @@ fn what_is_asked_for_in_a_pool_of_scope_any_stays_when_it_becomes_internal() {
     cluster.quiet();
     cluster.assert_has("web", &["10.0.0.50"]);
     assert_eq!(cluster.vip("10.0.0.50").metadata.uid, before);
-    // Once it names the pool no more, it is an internal one of a pool that may be public.
-    cluster.edit("web", |service| {
-        service.metadata.annotations.as_mut().unwrap().remove("landfall.dev/pool");
-    });
-    cluster.quiet();
-    assert_eq!(cluster.addresses("web").len(), 1);
+}
+
+#[test]
+fn one_that_names_its_pool_of_scope_any_no_more_leaves_it_for_an_internal_one() {
+    for (annotation, value) in [("pool", "any"), ("ips", "10.0.0.50")] {
+        let stops = move |service: &mut Service| {
+            service.metadata.annotations.as_mut().unwrap().remove(&format!("landfall.dev/{annotation}"));
+        };
+        let mut cluster = three_scopes();
+        cluster.create("web", |service| {
+            internal(service);
+            annotate(service, annotation, value);
+        });
+        cluster.assert_has("web", &["10.0.0.50"]);
+        // What others do to the pool is no wish of the Service's, even where it names an address that is
+        // in no pool by now.
+        cluster.edit_pool("any", json!({"addresses": ["10.0.0.52/31"]}));
+        cluster.quiet();
+        assert_eq!(cluster.addresses("web"), ["10.0.0.50"]);
+        cluster.edit_pool("any", json!({"addresses": ["10.0.0.50/31"]}));
+        cluster.quiet();
+        for scope in ["Internal", "External", "Any"] {
+            cluster.edit_pool("any", json!({"scope": scope}));
+            cluster.quiet();
+            cluster.assert_has("web", &["10.0.0.50"]);
+        }
+        cluster.edit("web", stops);
+        let steps = cluster.steps();
+        assert_eq!(steps[..4], ["CreateVirtualIp", "SetIngress", "SetVirtualIpStatus", "UpdateVirtualIp"]);
+        cluster.quiet();
+        cluster.assert_has("web", &["10.0.0.70"]);
+        assert!(!cluster.has_vip("10.0.0.50"));
+
+        // Where there is no internal pool it is given up for nothing.
+        let mut cluster = pools(&[("any", json!({"addresses": ["10.0.0.50/31"]}))]);
+        cluster.create("web", |service| {
+            internal(service);
+            annotate(service, annotation, value);
+        });
+        cluster.edit("web", stops);
+        cluster.crash(0);
+        cluster.quiet();
+        cluster.assert_waits("web", "NoInternalPool");
+        // A pool that came to serve everybody later was never asked for: its addresses stay.
+        let mut cluster = three_scopes();
+        cluster.create("web", internal);
+        cluster.edit_pool("private", json!({"scope": "Any"}));
+        cluster.quiet();
+        cluster.edit("web", |service| annotate(service, "pool", "private"));
+        cluster.quiet();
+        cluster.edit_pool("private", json!({"scope": "Internal"}));
+        cluster.quiet();
+        cluster.edit("web", |service| {
+            service.metadata.annotations.as_mut().unwrap().remove("landfall.dev/pool");
+        });
+        cluster.quiet();
+        cluster.edit_pool("private", json!({"scope": "Any"}));
+        cluster.quiet();
+        cluster.assert_has("web", &["10.0.0.70"]);
+    }
 }
 
 #[test]

@@ -259,6 +259,53 @@ fn an_address_that_its_service_left_for_another_is_not_kept() {
 }
 
 #[test]
+fn one_that_comes_back_and_asks_for_another_address_keeps_the_first_only_until_it_has_it() {
+    for still_reserves in [true, false] {
+        let mut cluster = lan(&json!({}));
+        come(&mut cluster, "other", |service| annotate(service, "ips", "10.0.0.53"));
+        come(&mut cluster, "web", reserving);
+        go(&mut cluster, "web");
+        assert!(reservation(&cluster, "10.0.0.50").is_some());
+        come(&mut cluster, "web", |service| {
+            annotate(service, "ips", "10.0.0.53");
+            if still_reserves {
+                reserving(service);
+            }
+        });
+        cluster.assert_waits("web", "AddressTaken");
+        assert!(reservation(&cluster, "10.0.0.50").is_some(), "it has nothing else yet");
+        go(&mut cluster, "other");
+        cluster.assert_has("web", &["10.0.0.53"]);
+        assert!(!cluster.has_vip("10.0.0.50"));
+        assert_eq!(reservation(&cluster, "10.0.0.53").is_some(), still_reserves);
+        assert_eq!(counts(&cluster), (1, 0));
+        // It may go through many addresses, but holds one at most.
+        for address in ["10.0.0.51", "10.0.0.52", "10.0.0.50"] {
+            go(&mut cluster, "web");
+            come(&mut cluster, "web", |service| {
+                reserving(service);
+                annotate(service, "ips", address);
+            });
+            cluster.assert_has("web", &[address]);
+            assert_eq!(counts(&cluster), (1, 0), "{address}");
+        }
+    }
+}
+
+#[test]
+fn what_is_kept_for_a_service_does_not_keep_it_from_another_address_by_its_quota() {
+    let mut cluster = lan(&json!({"quota": {"perNamespace": 1}}));
+    come(&mut cluster, "web", reserving);
+    go(&mut cluster, "web");
+    come(&mut cluster, "late", |_| {});
+    cluster.assert_waits("late", "QuotaExceeded");
+    come(&mut cluster, "web", |service| annotate(service, "ips", "10.0.0.52"));
+    cluster.assert_has("web", &["10.0.0.52"]);
+    assert!(!cluster.has_vip("10.0.0.50"));
+    cluster.assert_waits("late", "QuotaExceeded");
+}
+
+#[test]
 fn a_type_that_flips_is_a_service_that_goes_and_comes_back() {
     let mut cluster = lan(&json!({}));
     come(&mut cluster, "web", reserving);

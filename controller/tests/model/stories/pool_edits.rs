@@ -191,3 +191,34 @@ fn a_pool_that_is_deleted_and_made_anew_is_the_same_to_those_who_have_its_addres
     assert_eq!(uids(&cluster)[1..], before);
     assert_eq!(outside(&cluster, "lan"), [""; 0]);
 }
+
+#[test]
+fn to_ask_for_the_pool_that_an_address_has_come_to_lie_in_lifts_nobody_above_its_quota() {
+    for at_once in [true, false] {
+        let mut cluster = pools(&[("old", json!({"addresses": ["10.0.0.50-10.0.0.53"]}))]);
+        for name in ["a", "b"] {
+            cluster.create(name, |_| {});
+        }
+        cluster.edit_pool("old", json!({"addresses": ["10.0.0.90/32"]}));
+        cluster.put_pool("new", json!({"addresses": ["10.0.0.50-10.0.0.53"], "quota": {"perNamespace": 1}}));
+        cluster.quiet();
+        for name in ["a", "b"] {
+            cluster.edit(name, |service| annotate(service, "pool", "new"));
+            if !at_once {
+                cluster.quiet();
+            }
+        }
+        cluster.quiet();
+        cluster.assert_has("a", &["10.0.0.50"]);
+        assert_eq!(cluster.vip("10.0.0.50").spec.pool.as_deref(), Some("new"));
+        // The other one keeps what it has, and waits for the pool.
+        assert_eq!(cluster.addresses("b"), ["10.0.0.51"]);
+        assert_eq!(cluster.vip("10.0.0.51").spec.pool.as_deref(), Some("old"));
+        let said = cluster.condition("b", "Granted");
+        assert!(said.starts_with("False/QuotaExceeded: ") && said.contains("10.0.0.51 stays"), "{said}");
+        assert_eq!(cluster.failures_of("b"), 1);
+        cluster.delete("a");
+        cluster.assert_has("b", &["10.0.0.51"]);
+        assert_eq!(cluster.vip("10.0.0.51").spec.pool.as_deref(), Some("new"));
+    }
+}

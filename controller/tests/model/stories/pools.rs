@@ -10,8 +10,9 @@ use landfall_crds::Capacity;
 use serde_json::{Value, json};
 
 use super::{annotate, pools};
+use crate::api::{KINDS, SERVICE_CIDRS};
 use crate::cluster::Cluster;
-use crate::objects::speaker;
+use crate::objects::{service_cidr, speaker};
 
 fn v6(service: &mut Service) {
     service.spec.as_mut().unwrap().ip_families = Some(vec!["IPv6".into()]);
@@ -224,6 +225,21 @@ fn nodes_gateways_and_the_clusters_own_ranges_are_never_granted() {
     cluster.api.put_speaker(third);
     cluster.quiet();
     cluster.assert_has("web", &["10.0.0.50"]);
+}
+
+#[test]
+fn a_fresh_controller_waits_until_it_knows_the_clusters_own_ranges() {
+    let mut cluster = Cluster::new(1);
+    cluster.api.put_service_cidr(service_cidr("kubernetes", &["10.0.0.48/28"]));
+    cluster.put_pool("lan", json!({"addresses": ["10.0.0.50/32", "10.0.0.70/32"]}));
+    cluster.put("web", |_| {});
+    for kind in (0..KINDS).filter(|kind| *kind != SERVICE_CIDRS) {
+        while cluster.deliver(0, kind) {}
+    }
+    assert!(!cluster.controllers[0].mind.is_informed());
+    assert!(cluster.controllers[0].wanted.is_empty(), "{:?}", cluster.controllers[0].wanted);
+    cluster.quiet();
+    cluster.assert_has("web", &["10.0.0.70"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{annotate, dual, pools};
-use crate::api::SERVICES;
+use crate::api::{KINDS, SERVICES};
 use crate::cluster::{Cluster, Way};
 
 fn lan() -> Cluster {
@@ -35,6 +35,19 @@ fn a_full_house() -> Cluster {
 
 fn all_addresses(cluster: &Cluster) -> Vec<(String, Vec<String>)> {
     cluster.api.services.keys().map(|name| (name.clone(), cluster.addresses(name))).collect()
+}
+
+impl Cluster {
+    /// Sees everything and takes so many steps.
+    fn settle_for(&mut self, steps: usize) {
+        for kind in 0..KINDS {
+            while self.deliver(0, kind) {}
+        }
+        for _ in 0..steps {
+            self.write(0, 0, Way::Fine);
+            self.answer(0);
+        }
+    }
 }
 
 /// What a backup tool brings back of the objects.
@@ -132,6 +145,60 @@ fn the_status_alone_brings_every_address_back() {
     cluster.quiet();
     assert_eq!(all_addresses(&cluster), before);
     assert_eq!(cluster.api.vips.len(), 7);
+}
+
+#[test]
+fn required_that_had_one_family_after_an_edit_keeps_it_through_a_restore_and_crashes() {
+    for vips_status in [true, false] {
+        for steps in 0..8 {
+            let mut cluster = pools(&[("lan", json!({"addresses": ["10.0.0.50-10.0.0.53"]}))]);
+            cluster.create("first", |_| {});
+            cluster.create("web", |_| {});
+            cluster.delete("first");
+            cluster.edit("web", |service| dual(service, "RequireDualStack"));
+            cluster.quiet();
+            assert_eq!(cluster.addresses("web"), ["10.0.0.51"]);
+            let backup = Backup {
+                status: false,
+                finalizers: false,
+                virtual_ips: Some(vips_status),
+                namespaces: false,
+            };
+            let mut cluster = restored(cluster, backup);
+            cluster.settle_for(steps);
+            cluster.crash(0);
+            cluster.quiet();
+            assert_eq!(cluster.addresses("web"), ["10.0.0.51"], "{steps}");
+            let said = cluster.condition("web", "Granted");
+            assert!(said.starts_with("False/NoPool: no IPv6 address"), "{said}");
+            let claims = &cluster.vip("10.0.0.51").spec.claims;
+            assert_eq!(Some(&claims[0].uid), cluster.get("web").metadata.uid.as_ref());
+            cluster.edit_pool("lan", json!({"addresses": ["10.0.0.50-10.0.0.53", "fd00::50/127"]}));
+            cluster.quiet();
+            cluster.assert_has("web", &["10.0.0.51", "fd00::50"]);
+        }
+    }
+}
+
+#[test]
+fn required_of_whose_two_families_one_is_not_in_the_backup_keeps_the_other() {
+    for steps in 0..8 {
+        let mut cluster = pools(&[("lan", json!({"addresses": ["10.0.0.50-10.0.0.53", "fd00::50/128"]}))]);
+        cluster.create("web", |service| dual(service, "RequireDualStack"));
+        cluster.assert_has("web", &["10.0.0.50", "fd00::50"]);
+        let lost = landfall_crds::virtual_ip_name("fd00::50".parse().unwrap());
+        cluster.api.vips.remove(&lost).unwrap();
+        let backup = Backup { status: false, finalizers: true, virtual_ips: Some(true), namespaces: false };
+        let mut cluster = restored(cluster, backup);
+        // Somebody else has it when the controller comes back.
+        cluster.put("other", |service| {
+            service.spec.as_mut().unwrap().external_ips = Some(vec!["fd00::50".into()]);
+        });
+        cluster.settle_for(steps);
+        cluster.crash(0);
+        cluster.quiet();
+        assert_eq!(cluster.addresses("web"), ["10.0.0.50"], "{steps}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Service;
 use landfall_crds::names::annotations::internal::AZURE;
 use serde_json::{Value, json};
 
-use super::{annotate, annotate_as, dual, label, pools};
+use super::{annotate, annotate_as, dual, given_by_another, label, pools};
 use crate::cluster::Cluster;
 
 fn plain(_: &mut Service) {}
@@ -265,6 +265,37 @@ fn who_waits_for_a_rule_is_granted_when_it_is_lifted() {
         "PoolNotReady",
         &edit(json!({"externalTargets": null})),
     );
+}
+
+#[test]
+fn a_service_that_is_seen_before_its_namespace_waits_for_that_in_silence() {
+    for adopts in [true, false] {
+        let mut cluster = pools(&[(
+            "lan",
+            json!({"addresses": ["10.0.0.50/31"], "namespaceSelector": {"matchLabels": {"team": "new"}}}),
+        )]);
+        cluster.put("depot/web", |service| {
+            if adopts {
+                given_by_another(service, "10.0.0.51");
+                annotate(service, "adopt", "true");
+            }
+        });
+        let before = cluster.get("depot/web").clone();
+        cluster.quiet();
+        assert_eq!(*cluster.get("depot/web"), before);
+        assert!(cluster.api.vips.is_empty() && cluster.events_of("depot/web").is_empty());
+        let key = landfall_crds::ClaimRef { namespace: "depot".into(), name: "web".into() };
+        assert_eq!(cluster.controllers[0].mind.explain(&key).next, ["namespace depot is not known yet"]);
+        cluster.label_namespace("depot", &[("team", "new")]);
+        cluster.quiet();
+        cluster.assert_has("depot/web", &[if adopts { "10.0.0.51" } else { "10.0.0.50" }]);
+        assert_eq!(cluster.failures_of("depot/web"), 0);
+        assert!(cluster.events_of("depot/web").iter().all(|event| !event.starts_with("HeldByAnother")));
+        // One that goes with its namespace is let go without it.
+        cluster.api.delete_namespace("depot");
+        cluster.delete("depot/web");
+        assert!(!cluster.api.services.contains_key("depot/web"));
+    }
 }
 
 #[test]

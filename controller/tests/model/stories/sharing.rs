@@ -466,6 +466,7 @@ fn who_may_share_again_since_its_namespace_uses_less_is_asked_although_no_addres
             "sharing": {"namespaces": ["shop", "office", "lab"]},
         }),
     )]);
+    cluster.label_namespace("lab", &[]);
     cluster.create("lab/web", sharer("k", 80));
     cluster.create("office/b", sharer("l", 80));
     cluster.create("a", sharer("l", 443));
