@@ -184,7 +184,7 @@ fn any_auth() -> impl Strategy<Value = Option<AuthRepr>> {
         (any::<u8>(), proptest::collection::vec(any::<u8>(), 1..=16)).prop_map(|(key_id, password)| {
             Some(AuthRepr::SimplePassword { key_id, password: Password::new(&password).unwrap() })
         }),
-        (sequences.clone(), any::<[u8; 16]>()).prop_map(|((meticulous, key_id, sequence), digest)| {
+        (sequences, any::<[u8; 16]>()).prop_map(|((meticulous, key_id, sequence), digest)| {
             Some(AuthRepr::KeyedMd5 { meticulous, key_id, sequence, digest })
         }),
         (sequences, any::<[u8; 20]>()).prop_map(|((meticulous, key_id, sequence), hash)| {
