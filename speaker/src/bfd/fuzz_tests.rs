@@ -1,12 +1,9 @@
 //! Whatever arrives: a session neither panics nor changes by a packet that it refuses.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 
-use super::auth::Keys;
 use super::session::{Action, Event, TTL};
-use super::story::{Story, keys, ms, sent, timing, told};
+use super::story::{Story, keys, ms, sent, signed_pair, told, word};
 use crate::wire::bfd::{ControlRepr, Polling, State};
 
 /// All that a session knows, to be compared.
@@ -30,33 +27,6 @@ fn throw(story: &mut Story, payload: &[u8], ttl: u8) -> Result<bool, TestCaseErr
     story.tell(Event::Deadline);
     prop_assert!(story.session.next_deadline().is_none_or(|at| at > story.now), "deadlines come to rest");
     Ok(matches!(actions[0], Action::Heard { .. }))
-}
-
-/// A session that is up with a peer that signs, and that peer.
-fn signed_pair(keys: Option<Arc<Keys>>) -> (Story, Story) {
-    let mut ours = Story::of(timing(100, 100, 3), true, keys.clone());
-    let mut theirs = Story::peer(timing(100, 100, 3), true, keys);
-    let mut words = ours.tell(Event::Deadline);
-    for round in 0..6 {
-        let (from, to) = if round % 2 == 0 { (&ours, &mut theirs) } else { (&theirs, &mut ours) };
-        to.now = from.now;
-        words = words.iter().flat_map(|action| to.receive(action)).collect();
-        words.extend(to.tell(Event::Deadline));
-    }
-    assert_eq!((ours.session.state(), theirs.session.state()), (State::Up, State::Up));
-    (ours, theirs)
-}
-
-/// Makes a peer say something and returns the bytes.
-fn word(peer: &mut Story) -> Vec<u8> {
-    peer.pass(ms(100)).iter().find_map(|(_, action)| bytes(action)).unwrap()
-}
-
-fn bytes(action: &Action) -> Option<Vec<u8>> {
-    match action {
-        Action::Send(bytes) => Some(bytes.as_ref().to_vec()),
-        _ => None,
-    }
 }
 
 fn states() -> impl Strategy<Value = State> {

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::*;
 use crate::bfd::auth::AuthError;
-use crate::bfd::story::{OURS, Story, keys, ms, sent, sent_later, timing, told};
+use crate::bfd::story::{OURS, Story, keys, ms, sent, sent_later, signed_pair, timing, told, word};
 use crate::wire::bfd::Malformed;
 
 /// The pauses before each packet that was sent.
@@ -280,6 +280,33 @@ fn new_keys_hold_from_the_next_packet_on() {
     assert!(matches!(story.hear(told(State::Up))[..], [Action::Heard { .. }]));
     assert!(sent_later(&story.pass(ms(100))).iter().all(|repr| repr.auth.is_none()));
     assert_eq!(story.session.next_sequence(), 2, "only what is signed has a number");
+}
+
+#[test]
+fn the_window_of_sequence_numbers_opens_after_twice_the_detection_time() {
+    for (silence, expected) in [(599, Some(Discard::Auth(AuthError::OutOfWindow))), (600, None)] {
+        let (mut ours, mut theirs) = signed_pair(keys("a key of the house"));
+        let heard = ours.session.heard_at().unwrap();
+        // The peer says more than may be lost, in whatever time.
+        let last = (0..30).map(|_| word(&mut theirs)).last().unwrap();
+        let done = ours.pass(heard + ms(silence) - ours.now);
+        assert!(done.iter().any(|(at, _)| *at >= ms(300)) && ours.session.state() == State::Down);
+        let actions = ours.tell(Event::Received { payload: &last, ttl: TTL });
+        match expected {
+            Some(discard) => assert_eq!(actions, [Action::Discarded(discard)]),
+            None => assert!(matches!(actions[0], Action::Heard { .. }), "{actions:?}"),
+        }
+    }
+}
+
+#[test]
+fn why_the_last_session_failed_is_told_until_the_next_is_up() {
+    let mut story = Story::in_state(State::Up);
+    story.pass(ms(300));
+    let expired = Diagnostic::ControlDetectionTimeExpired;
+    let told_in = |actions: Vec<Action>| (sent(&actions)[0].state, sent(&actions)[0].diagnostic);
+    assert_eq!(told_in(story.hear(told(State::Down))), (State::Init, expired));
+    assert_eq!(told_in(story.hear(told(State::Init))), (State::Up, Diagnostic::NoDiagnostic));
 }
 
 #[test]

@@ -137,3 +137,30 @@ pub(super) fn sent(actions: &[Action]) -> Vec<ControlRepr> {
 pub(super) fn sent_later(done: &[(Duration, Action)]) -> Vec<ControlRepr> {
     sent(&done.iter().map(|(_, action)| *action).collect::<Vec<_>>())
 }
+
+/// A session that is up with a peer that signs, and that peer.
+pub(super) fn signed_pair(keys: Option<Arc<Keys>>) -> (Story, Story) {
+    let mut ours = Story::of(timing(100, 100, 3), true, keys.clone());
+    let mut theirs = Story::peer(timing(100, 100, 3), true, keys);
+    let mut words = ours.tell(Event::Deadline);
+    for round in 0..6 {
+        let (from, to) = if round % 2 == 0 { (&ours, &mut theirs) } else { (&theirs, &mut ours) };
+        to.now = from.now;
+        words = words.iter().flat_map(|action| to.receive(action)).collect();
+        words.extend(to.tell(Event::Deadline));
+    }
+    assert_eq!((ours.session.state(), theirs.session.state()), (State::Up, State::Up));
+    (ours, theirs)
+}
+
+/// Makes a peer say something and returns the bytes.
+pub(super) fn word(peer: &mut Story) -> Vec<u8> {
+    peer.pass(ms(100)).iter().find_map(|(_, action)| bytes(action)).unwrap()
+}
+
+fn bytes(action: &Action) -> Option<Vec<u8>> {
+    match action {
+        Action::Send(bytes) => Some(bytes.as_ref().to_vec()),
+        _ => None,
+    }
+}
