@@ -5,6 +5,7 @@
 //! is in `drivers` and `sys`.
 
 pub mod announcing;
+pub mod bfd;
 pub mod config;
 pub mod drivers;
 pub mod lan;

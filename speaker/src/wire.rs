@@ -5,6 +5,8 @@
 //! make parsing panic; what is not exactly as it must be is an error, and its sender is ignored.
 
 pub mod arp;
+pub mod bfd;
+pub mod bfd_auth;
 pub mod ethernet;
 pub mod ndp;
 pub mod speech;

@@ -19,8 +19,6 @@ pub struct Controller {
     pub wanted: VecDeque<Effect>,
     answers: VecDeque<Event>,
     pub published: Vec<Effect>,
-    /// How long the mind has thought, by the real clock.
-    pub thought: Duration,
 }
 
 /// What happens to an effect on its way.
@@ -77,7 +75,6 @@ impl Cluster {
             wanted: VecDeque::new(),
             answers: VecDeque::new(),
             published: Vec::new(),
-            thought: Duration::ZERO,
         };
         controller.tell(self.now(), Event::Leading(true));
         controller
@@ -272,12 +269,9 @@ pub fn is_asked(vip: &VirtualIP) -> bool {
 }
 
 impl Controller {
-    #[allow(clippy::disallowed_methods)]
     pub fn tell(&mut self, now: Now, event: Event) {
         let mut out = Vec::new();
-        let start = Instant::now();
         self.mind.handle(now, event, &mut out);
-        self.thought += start.elapsed();
         for effect in out {
             match effect {
                 Effect::Publish(_) => self.published.push(effect),
