@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use landfall_crds::names::conditions::{GRANTED, SERVICE_ANNOUNCED};
 use landfall_tests::{
     backend::{Backends, Service},
@@ -19,11 +19,11 @@ use landfall_tests::{
     },
     services::{
         addresses, announcer, condition, delete, delete_pool, granted, in_words, no_address_is_left, pool,
-        says, services, virtual_ip,
+        says, services, virtual_ip, virtual_ips,
     },
     story::Story,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::landfall::{self, BYSTANDER};
 
@@ -38,11 +38,17 @@ const LONGEST_SPLIT: Duration = Duration::from_secs(1);
 const RECOVERY: Duration = Duration::from_secs(60);
 
 pub(crate) fn stories() -> Vec<Story> {
-    vec![Story::new(
-        "release: an address that a node cut off from the API server holds is granted anew after the bound, and \
+    vec![
+        Story::new(
+            "release: an address that a node cut off from the API server holds is granted anew after the bound, and \
          then another answers alone",
-        deleted_while_cut_off,
-    )]
+            deleted_while_cut_off,
+        ),
+        Story::new(
+            "release: an address that is kept for another Service waits for a node that is cut off as well",
+            kept_for_another,
+        ),
+    ]
 }
 
 async fn deleted_while_cut_off(lab: &Lab) -> Result<()> {
@@ -52,6 +58,22 @@ async fn deleted_while_cut_off(lab: &Lab) -> Result<()> {
     story.given_on("latter", released).await?;
     ensure!(services(lab).get_opt("former").await?.is_none(), "the former Service is gone");
     story.end("latter").await
+}
+
+async fn kept_for_another(lab: &Lab) -> Result<()> {
+    let story = CutOff::begin(lab, "before", "192.168.10.241").await?;
+    let reservation = json!({"spec": {"reservation": {"namespace": "default", "name": "after"}}});
+    let name = landfall_crds::virtual_ip_name(story.address);
+    virtual_ips(lab).patch(&name, &PatchParams::default(), &Patch::Merge(reservation)).await?;
+    let released = Instant::now();
+    Service::new("before", "web").node_port().apply(lab).await?;
+    story.given_on("after", released).await?;
+    ensure!(addresses(&services(lab).get("before").await?).is_empty(), "a NodePort has no address");
+    delete(lab, "before").await?;
+    let drop = json!([{"op": "remove", "path": "/spec/reservation"}]);
+    let drop: Patch<Value> = Patch::Json(serde_json::from_value(drop)?);
+    virtual_ips(lab).patch(&name, &PatchParams::default(), &drop).await?;
+    story.end("after").await
 }
 
 /// A Service with an address that a node announces, and that node cut off from the API server.
@@ -70,7 +92,7 @@ impl<'a> CutOff<'a> {
         Backends::new("other", 2).on(BYSTANDER).deploy(lab).await?;
         // The node that will be cut off is not the controller's: this is no story of an election.
         let spec = json!({
-            "addresses": ["192.168.10.240/32"],
+            "addresses": ["192.168.10.240/31"],
             "autoAssign": false,
             "announce": {"nodeSelector": {"matchExpressions": [
                 {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": [leader(lab)?]},

@@ -17,7 +17,9 @@ use super::source_ranges::has_source_ranges;
 use super::verdict::{addresses, has_our_finalizer};
 use super::wait::{Until, Wait, reasons, some_of};
 use super::{ServiceKey, named};
-use crate::world::virtual_ips::{claim_of, is_deleting, is_tenants, key_of_claim, last_holder};
+use crate::world::virtual_ips::{
+    claim_of, has_finalizer, is_deleting, is_tenants, key_of_claim, last_holder,
+};
 
 /// At most so many pools are named in one message.
 const MOST_NAMED: usize = 8;
@@ -327,11 +329,15 @@ fn obstacle_of_virtual_ip(
         );
         return Some(Wait::new(reasons::ADDRESS_RESERVED, message, until));
     }
-    let may_take_over = reservation.is_some() || last_holder(vip).as_ref() == Some(service);
+    // Whoever had it may go on at once. For another the finalizer tells that a node may still answer for
+    // the former holder.
+    let may_take_over =
+        last_holder(vip).as_ref() == Some(service) || reservation.is_some() && !has_finalizer(vip);
     if may_take_over && !is_deleting(vip) {
         return None;
     }
-    if let Some(at) = rests_until(vip, pool.map(|pool| &*pool.object)).filter(|at| *at > view.now) {
+    let rests = rests_until(vip, pool.map(|pool| &*pool.object)).filter(|_| reservation.is_none());
+    if let Some(at) = rests.filter(|at| *at > view.now) {
         let message = format!(
             "{address} is asked for, but it was released lately and rests until {at} (spec.releaseDelay of its \
              pool): wait, or ask for another address"

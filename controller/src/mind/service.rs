@@ -26,7 +26,7 @@ use crate::granting::reservation::{is_own, while_claimed, why_not_reserved};
 use crate::granting::verdict::{self, Verdict, has_both_finalizers, has_our_finalizer, judge};
 use crate::granting::wait::{Until, some_of};
 use crate::status::{self, Announcement, OURS};
-use crate::world::virtual_ips::{claim_in, claim_of, is_deleting};
+use crate::world::virtual_ips::{claim_in, claim_of, is_deleting, last_holder};
 
 impl Mind {
     pub(super) fn look_at_service(&mut self, now: Now, key: &ClaimRef, out: &mut Vec<Effect>) {
@@ -154,7 +154,16 @@ impl Mind {
         let known = self.vips.get(address).map(Arc::clone);
         let lost = self.lost.get(key).and_then(|lost| lost.get(&address));
         let lost = lost.map(|lost| lost.spec.clone());
-        let current = known.as_ref().map(|vip| vip.spec.clone()).or(lost);
+        let mut current = known.as_ref().map(|vip| vip.spec.clone()).or(lost);
+        // The announcer has not said that it stopped, and may answer for the former holder under the old
+        // epoch. A new one is above that, so that the other speakers can take the address over.
+        if let (Some(vip), Some(spec)) = (&known, &mut current)
+            && spec.claims.is_empty()
+            && vip.status.as_ref().is_some_and(|status| status.announcer.is_some())
+            && last_holder(vip).is_some_and(|former| former != *key)
+        {
+            spec.placement = None;
+        }
         let draft = self.draft(now, current.as_ref(), address, chosen.pool.as_deref(), asked);
         let spec = Box::new(draft.into_spec());
         self.loads.set(address, spec.placement.as_ref());

@@ -11,6 +11,7 @@ use landfall_controller::granting::request::{Request, families, read};
 use landfall_controller::granting::source_ranges::has_source_ranges;
 use landfall_controller::granting::verdict::{addresses, has_our_finalizer, ingress, is_load_balancer};
 use landfall_controller::status::{OURS, conditions_of};
+use landfall_controller::world::virtual_ips::{key_of_claim, last_holder};
 use landfall_crds::address::Family;
 use landfall_crds::duration::parse_duration;
 use landfall_crds::{
@@ -134,7 +135,8 @@ pub fn i5_stable(api: &Api, ledger: &mut Ledger, name: &str, was: &[IpAddr]) {
 }
 
 /// `epochs`: the placement epoch of an address never goes back, through all that its VirtualIP goes through:
-/// while there is one it is raised only to have another node announce; and one that comes after it has a
+/// while there is one it is raised only to have another node announce, or to grant anew what a node may still
+/// announce for the former holder; and one that comes after it has a
 /// higher epoch, unless the last vanished under its claims and is brought back as it was.
 pub fn epochs(ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>) {
     let address = is.address().unwrap();
@@ -148,8 +150,11 @@ pub fn epochs(ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>) {
         let announcer = was.and_then(|was| was.status.as_ref()).and_then(|status| status.announcer.as_ref());
         let announcer = announcer.map(|announcer| &announcer.node);
         let moves = announcer != placement.candidates.first().map(|first| &first.node);
+        let last = was.and_then(last_holder);
+        let is_anothers = is.spec.claims.iter().any(|claim| last.as_ref() != Some(&key_of_claim(claim)));
+        let is_anew = was.is_some_and(|was| was.spec.claims.is_empty()) && is_anothers;
         assert!(
-            epoch == before.epoch || epoch > before.epoch && moves,
+            epoch == before.epoch || epoch > before.epoch && (moves || is_anew && announcer.is_some()),
             "epochs: {address} goes from {before:?} to {placement:?}, announced by {announcer:?}"
         );
         return;

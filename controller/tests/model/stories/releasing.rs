@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use landfall_crds::{Peer, PeerState};
+use landfall_crds::{Peer, PeerState, Reservation};
 
-use super::lan;
+use super::{annotate, lan};
 use crate::cluster::Cluster;
 use crate::objects::speaker;
 
@@ -66,6 +66,26 @@ fn an_announcer_that_says_nothing_is_waited_for_no_longer_than_the_bound() {
     cluster.steps();
     assert_eq!(cluster.after(Duration::from_millis(9900)), [""; 0]);
     assert_eq!(cluster.after(Duration::from_millis(100)), ["RemoveFinalizers", "DeleteVirtualIp"]);
+}
+
+#[test]
+fn an_address_that_is_kept_for_another_waits_for_the_announcer_as_well_and_is_granted_anew() {
+    let mut cluster = announced();
+    let mut vip = cluster.vip("10.0.0.50").clone();
+    let before = vip.spec.placement.as_ref().unwrap().epoch;
+    let (namespace, name) = ("shop".to_owned(), Some("vault".to_owned()));
+    vip.spec.reservation = Some(Reservation { namespace, name, ..Reservation::default() });
+    cluster.api.put_vip(vip);
+    cluster.api.delete_service("shop/web");
+    cluster.steps();
+    cluster.put("vault", |service| annotate(service, "ips", "10.0.0.50"));
+    cluster.after(Duration::from_millis(9900));
+    assert!(cluster.condition("vault", "Granted").starts_with("False/AddressTaken: 10.0.0.50 is asked for"));
+    assert!(cluster.vip("10.0.0.50").spec.claims.is_empty(), "while a node still answers for web");
+    cluster.after(Duration::from_millis(200));
+    assert_eq!(cluster.addresses("vault"), ["10.0.0.50"]);
+    // What the node announces has the old epoch, so that others can take it over.
+    assert!(cluster.vip("10.0.0.50").spec.placement.as_ref().unwrap().epoch > before);
 }
 
 #[test]
