@@ -31,6 +31,8 @@ mod release;
 mod rush;
 mod service;
 pub(crate) mod subject;
+mod surroundings;
+mod telling;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};

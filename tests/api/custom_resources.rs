@@ -197,6 +197,8 @@ fn claims_and_reservations() -> Vec<(Value, Answer)> {
             Refused("may not be more than 4096"),
         ),
         (held(json!({"sharing": "k"})), Refused("spec.claims[0].sharing")),
+        (held(json!({"terms": {"internal": true, "named": "lan"}})), Accepted),
+        (held(json!({"terms": {"named": "a".repeat(254)}})), Refused("spec.claims[0].terms.named")),
         (held(json!({"terms": {"internal": "yes"}})), Refused("spec.claims[0].terms.internal")),
         (held(json!({"terms": {"sourceRanges": 1}})), Refused("spec.claims[0].terms.sourceRanges")),
         (held(json!({"trafficPolicy": "Nearest"})), Refused("Unsupported value: \"Nearest\"")),

@@ -196,7 +196,7 @@ impl Mind {
         }?;
         let service = self.services.get(&key)?;
         let message = format!("Error syncing load balancer: the API server refuses a write: {message}");
-        Some(super::service::note(service, true, "SyncLoadBalancerFailed", message))
+        Some(super::telling::note(service, true, "SyncLoadBalancerFailed", message))
     }
 }
 

@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use landfall_crds::names::finalizers::LOAD_BALANCER_CLEANUP;
 use landfall_crds::{ClaimRef, PastHolder, VirtualIP, VirtualIPStatus};
 
-use super::service::note;
 use super::subject::{Subject, exactly};
+use super::telling::note;
 use super::{Mind, Now};
 use crate::conditions::whole_seconds;
 use crate::effects::{Effect, Note};

@@ -5,27 +5,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
-use landfall_crds::names::annotations;
-use landfall_crds::names::conditions::{EXTERNAL_IP_CONFLICT, GRANTED, SERVICE_ANNOUNCED};
 use landfall_crds::{ClaimRef, VirtualIPSpec, virtual_ip_name};
 
 use super::subject::{Subject, exactly};
+use super::telling::{note, notes_of};
 use super::{Mind, Now};
-use crate::conditions::{Wanted, already_said, find, with_times};
-use crate::effects::{Effect, Note};
+use crate::conditions::{already_said, with_times};
+use crate::effects::Effect;
 use crate::granting::book::Holder;
 use crate::granting::choice::{Chosen, names_by};
 use crate::granting::claim::{self, Claiming, Draft};
-use crate::granting::named;
-use crate::granting::outside::outside;
-use crate::granting::plan::{
-    Plan, Slot, View, is_both_or_none, is_from_before, is_withheld, plan, pool_to_name,
-};
+use crate::granting::plan::{Plan, Slot, is_both_or_none, is_from_before, is_withheld, plan, pool_to_name};
 use crate::granting::request::{Request, read};
-use crate::granting::reservation::{is_own, while_claimed, why_not_reserved};
+use crate::granting::reservation::{is_own, while_claimed};
 use crate::granting::verdict::{self, Verdict, has_both_finalizers, has_our_finalizer, judge};
 use crate::granting::wait::{Until, some_of};
-use crate::status::{self, Announcement, OURS};
+use crate::status::{self, OURS};
 use crate::world::virtual_ips::{claim_in, claim_of, is_deleting, last_holder};
 
 impl Mind {
@@ -339,146 +334,14 @@ impl Mind {
         }
         stale.is_empty()
     }
-
-    fn conditions_of(&mut self, now: Now, asked: Asked<'_>, plan: &Plan) -> Vec<Wanted> {
-        let Asked { service, key, .. } = asked;
-        let origin = |address| origin_of(self.view(), asked, address);
-        let mut wanted = vec![status::granted(plan, service, origin)];
-        let held = plan.held();
-        if held.is_empty() {
-            self.unannounced.remove(key);
-            return wanted;
-        }
-        let vips = held.iter().filter_map(|address| Some((*address, &**self.vips.get(*address)?)));
-        let has_speakers = self.nodes.iter().next().is_some();
-        let withheld = held.iter().copied().find(|address| self.is_withheld_at(*address, asked));
-        let announcement = match withheld {
-            Some(address) => status::withheld(address),
-            None => status::announcement(vips, claim::traffic_policy(service), has_speakers),
-        };
-        let known = status::conditions_of(service);
-        let mut patient = false;
-        if matches!(announcement, Announcement::Missing(_)) && !status::says_not_announced(known) {
-            let since = *self.unannounced.entry(key.clone()).or_insert(now.monotonic);
-            let until = since + self.config.announce_grace;
-            patient = now.monotonic < until;
-            if patient {
-                self.pending.wake(&Subject::Service(key.clone()), until);
-            }
-        } else {
-            self.unannounced.remove(key);
-        }
-        wanted.push(status::announced_condition(&announcement, known, patient));
-        wanted.extend(status::external_ip_conflict(&self.listed_by_others(key, &held)));
-        wanted
-    }
-
-    fn is_withheld_at(&self, address: IpAddr, asked: Asked<'_>) -> bool {
-        let Some(vip) = self.vips.get(address) else { return false };
-        let pool = vip.spec.pool.as_deref().and_then(|name| self.book.pool(name));
-        claim_of(vip, asked.key)
-            .is_some_and(|claim| pool.is_some_and(|pool| is_withheld(asked.service, claim, &pool.object)))
-    }
-
-    /// What to tell the owners of Services whose external IPs are in conflict, each once.
-    fn notes_to_offenders(&self, service: &Service, key: &ClaimRef, held: &[IpAddr]) -> Vec<Note> {
-        let listed = self.listed_by_others(key, held);
-        status::newly_listing(status::conditions_of(service), &listed)
-            .filter_map(|(address, offender)| {
-                let message = format!(
-                    "{address} in spec.externalIPs is the load balancer address of Service {}: remove the entry",
-                    named(key)
-                );
-                Some(note(self.services.get(offender)?, true, "ExternalIPConflict", message))
-            })
-            .collect()
-    }
-
-    /// The other Services that list one of the addresses in their `spec.externalIPs`: kube-proxy then leads
-    /// its traffic astray inside the cluster (CVE-2020-8554).
-    fn listed_by_others(&self, key: &ClaimRef, held: &[IpAddr]) -> Vec<(IpAddr, ClaimRef)> {
-        let listed = held.iter().flat_map(|address| {
-            self.book.holders(*address).iter().filter_map(move |holder| match holder {
-                Holder::ExternalIp(by) if by != key => Some((*address, by.clone())),
-                _ => None,
-            })
-        });
-        listed.collect()
-    }
 }
 
 /// A Service that is ours, and what it asks for, where that is understood.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
-    service: &'a Service,
-    key: &'a ClaimRef,
-    request: Option<&'a Request>,
+pub(super) struct Asked<'a> {
+    pub(super) service: &'a Service,
+    pub(super) key: &'a ClaimRef,
+    pub(super) request: Option<&'a Request>,
     /// Whether the address in question is what it asks for.
-    settled: bool,
-}
-
-/// Where an address that the Service holds comes from, in words; why its pool would not give it now; and
-/// why it is not reserved although that was asked for.
-fn origin_of(view: View<'_>, asked: Asked<'_>, address: IpAddr) -> String {
-    let Some(vip) = view.vips.get(address) else { return address.to_string() };
-    let named = vip.spec.pool.as_deref();
-    let origin = match named {
-        None => address.to_string(),
-        Some(name) => match outside(view, asked.service, asked.key, asked.request, address, name) {
-            None => format!("{address} from pool {name}"),
-            Some(why) => format!("{address} ({why}; address kept)"),
-        },
-    };
-    if !asked.request.is_some_and(|request| request.reserve) {
-        return origin;
-    }
-    match why_not_reserved(view, vip, asked.key) {
-        None => origin,
-        Some(why) => format!("{origin}, not reserved ({} is set, but {why})", annotations::RESERVE),
-    }
-}
-
-/// What to tell when the conditions change from what they say to what is wanted.
-fn notes_of(service: &Service, wanted: &[Wanted]) -> Vec<Note> {
-    let known = status::conditions_of(service);
-    let changed = |wanted: &&Wanted| {
-        find(known, wanted.type_)
-            .is_none_or(|known| known.status != wanted.status || known.reason != wanted.reason)
-    };
-    wanted
-        .iter()
-        .filter(changed)
-        .filter_map(|wanted| match (wanted.type_, wanted.status, wanted.reason) {
-            (GRANTED, "False", _) => {
-                let message = format!("Error syncing load balancer: {}", wanted.message);
-                Some(note(service, true, "SyncLoadBalancerFailed", message))
-            }
-            (SERVICE_ANNOUNCED, "False", _) => {
-                Some(note(service, true, "UnAvailableLoadBalancer", wanted.message.clone()))
-            }
-            (EXTERNAL_IP_CONFLICT, "True", reason) => {
-                Some(note(service, true, reason, wanted.message.clone()))
-            }
-            _ => None,
-        })
-        .collect()
-}
-
-/// An Event about a Service.
-pub(super) fn note(
-    service: &Service,
-    warning: bool,
-    reason: &'static str,
-    message: impl Into<String>,
-) -> Note {
-    let meta = &service.metadata;
-    Note {
-        kind: "Service",
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        name: meta.name.clone().unwrap_or_default(),
-        uid: meta.uid.clone().unwrap_or_default(),
-        warning,
-        reason,
-        message: message.into(),
-    }
+    pub(super) settled: bool,
 }

@@ -207,7 +207,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mistake(
         "a node's own addresses are granted",
-        "mind/absorb.rs",
+        "mind/surroundings.rs",
         "self.move_holds(&addresses, &self.nodes.own_addresses(name), &node);",
         r"if !MUTANT {
             ORIGINAL
@@ -215,7 +215,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     mistake(
         "gateways are granted",
-        "mind/absorb.rs",
+        "mind/surroundings.rs",
         "self.move_holds(&gateways, &self.nodes.gateways(name), &gateway);",
         r"if !MUTANT {
             ORIGINAL
