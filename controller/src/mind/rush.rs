@@ -16,8 +16,11 @@ const MANY: f64 = 30.0;
 const DRAIN: f64 = 20.0;
 /// A rush is over so long after the last of many.
 const LULL: f64 = 0.5;
-/// Nothing is put off for longer.
+/// Nothing is put off for longer, save for its turn.
 const LONGEST: Duration = Duration::from_secs(30);
+/// So many take their turn together, and the next so long after: thousands of writes that wait at once would
+/// only take memory.
+const TURN: (usize, Duration) = (100, Duration::from_secs(1));
 
 /// Whether many addresses are being granted, and what waits for the end of that.
 #[derive(Debug, Default)]
@@ -27,6 +30,8 @@ pub(super) struct Rush {
     counted: Option<Instant>,
     put_off: BTreeSet<(Instant, ClaimRef)>,
     since: Index<ClaimRef, Instant>,
+    /// Nobody has a turn before that.
+    next_turn: Option<Instant>,
 }
 
 impl Rush {
@@ -59,17 +64,23 @@ impl Rush {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let (since, _) = self.put_off.first()?;
         let longest = *since + LONGEST;
-        Some(self.ends_at().map_or(longest, |end| end.min(longest)))
+        let due = self.ends_at().map_or(longest, |end| end.min(longest));
+        Some(self.next_turn.map_or(due, |turn| turn.max(due)))
     }
 
-    /// Who has waited for long enough.
+    /// Who has waited for long enough, and has a turn.
     pub(super) fn over(&mut self, now: Instant) -> Vec<ClaimRef> {
+        if self.next_turn.is_some_and(|turn| now < turn) {
+            return Vec::new();
+        }
         let is_over = self.ends_at().is_none_or(|end| end <= now);
         let mut over = Vec::new();
-        while self.put_off.first().is_some_and(|(since, _)| is_over || *since + LONGEST <= now) {
+        let may = |since: Instant| is_over || since + LONGEST <= now;
+        while over.len() < TURN.0 && self.put_off.first().is_some_and(|(since, _)| may(*since)) {
             // `since` stays, so that who is put off for longest is not put off anew.
             over.extend(self.put_off.pop_first().map(|(_, service)| service));
         }
+        self.next_turn = (over.len() == TURN.0).then(|| now + TURN.1);
         over
     }
 
@@ -123,8 +134,23 @@ mod tests {
         assert!(rush.may_tell(&service("a"), end));
         assert!(rush.since.is_empty() && rush.put_off.is_empty());
 
-        now = end;
+        for _ in 0..100 {
+            rush.granting(end);
+        }
+        for number in 0..250 {
+            assert!(!rush.may_tell(&service(&format!("s-{number}")), end));
+        }
+        now = rush.next_deadline().unwrap();
+        for turn in [100, 100, 50] {
+            assert_eq!((rush.over(now).len(), rush.over(now).len()), (turn, 0));
+            now += Duration::from_secs(1);
+            assert!(rush.next_deadline().is_none_or(|next| next == now));
+        }
+
         let began = now;
+        for _ in 0..100 {
+            rush.granting(now);
+        }
         loop {
             rush.granting(now);
             if rush.may_tell(&service("a"), now) {
