@@ -21,7 +21,7 @@ mod exchange;
 mod explain;
 pub mod facts;
 pub mod hush;
-pub(crate) mod rng;
+pub mod rng;
 mod speaking;
 #[cfg(test)]
 mod tests;
