@@ -10,6 +10,7 @@ conntrack:/usr/sbin/conntrack
 containerd:/usr/bin/containerd
 containernetworking-plugins:/usr/lib/cni/ptp
 curl:/usr/bin/curl
+frr:/usr/lib/frr/bfdd
 iproute2:/usr/bin/ip
 iptables:/usr/sbin/iptables
 nftables:/usr/sbin/nft

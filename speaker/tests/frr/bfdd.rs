@@ -11,7 +11,8 @@ use tempfile::TempDir;
 
 use crate::wire::{LIMIT, Wire};
 
-/// Starts both, and passes on to `bfdd` the signals whose names come in. It is the first process of a
+/// Starts both, passes on to `bfdd` the signals whose names come in, and at the word `start` starts it anew
+/// once it has ended. It is the first process of a
 /// namespace of processes: when it ends, as it does at the end of its input, the kernel ends what it has
 /// started. Crash logs and the like land on a `/var/tmp` that nobody else sees.
 const SUPERVISOR: &str = r#"
@@ -24,9 +25,18 @@ common="-z $1/zserv.api --vty_socket $1 -P 0 --log-level debug"
 # Where bfdd finds no zebra it tries again ten seconds later.
 tries=0
 until [ -S "$1/zserv.api" ]; do tries=$((tries + 1)); [ $tries -lt 500 ]; sleep 0.01; done
-/usr/lib/frr/bfdd $common -f $1/bfdd.conf -i $1/bfdd.pid --log file:$1/bfdd.log --bfdctl $1/bfdd.sock &
-bfdd=$!
-while read -r signal; do kill -s "$signal" "$bfdd"; done
+start() {
+  rm -f "$1/bfdd.pid" "$1/bfdd.sock" "$1/bfdd.vty"
+  /usr/lib/frr/bfdd $common -f $1/bfdd.conf -i $1/bfdd.pid --log file:$1/bfdd.log --bfdctl $1/bfdd.sock &
+  bfdd=$!
+}
+start "$1"
+while read -r word; do
+  case "$word" in
+  start) wait "$bfdd" || true; start "$1" ;;
+  *) kill -s "$word" "$bfdd" ;;
+  esac
+done
 "#;
 
 /// A session as FRR tells it. Intervals are in milliseconds.
@@ -39,6 +49,8 @@ pub(crate) struct Peer {
     remote_diagnostic: String,
     pub(crate) receive_interval: u64,
     pub(crate) transmit_interval: u64,
+    pub(crate) id: u32,
+    pub(crate) remote_id: u32,
     pub(crate) remote_detect_multiplier: u64,
     pub(crate) remote_receive_interval: u64,
     pub(crate) remote_transmit_interval: u64,
@@ -61,6 +73,7 @@ impl Peer {
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Counters {
     peer: IpAddr,
+    pub(crate) control_packet_input: u64,
     pub(crate) control_packet_output: u64,
     pub(crate) session_up: u64,
     pub(crate) session_down: u64,
@@ -117,9 +130,14 @@ impl Frr {
         frr
     }
 
-    /// Sends `bfdd` a signal: `STOP`, `CONT`.
+    /// Sends `bfdd` a signal: `STOP`, `CONT`, `KILL`.
     pub(crate) fn signal(&mut self, name: &str) {
         writeln!(self.signals.as_mut().unwrap(), "{name}").unwrap();
+    }
+
+    /// Starts `bfdd` anew, which has been killed. Nothing that was configured meanwhile is kept.
+    pub(crate) fn start_again(&mut self) {
+        writeln!(self.signals.as_mut().unwrap(), "start").unwrap();
     }
 
     /// Changes the configuration of a session.
@@ -133,8 +151,12 @@ impl Frr {
 
     /// The session with this address of ours.
     pub(crate) fn peer(&self, ours: IpAddr) -> Peer {
-        let peers = self.show::<Peer>("show bfd peers json").unwrap();
-        peers.into_iter().find(|peer| peer.peer == ours).unwrap()
+        self.find_peer(ours).unwrap()
+    }
+
+    fn find_peer(&self, ours: IpAddr) -> Option<Peer> {
+        let peers = self.show::<Peer>("show bfd peers json")?;
+        peers.into_iter().find(|peer| peer.peer == ours)
     }
 
     /// What is counted of it.
@@ -147,10 +169,10 @@ impl Frr {
     pub(crate) fn until(&self, ours: IpAddr, what: &str, is_it: impl Fn(&Peer) -> bool) -> Peer {
         let start = Instant::now();
         loop {
-            let peer = self.peer(ours);
-            if is_it(&peer) {
+            let peer = self.find_peer(ours);
+            if let Some(peer) = peer.as_ref().filter(|peer| is_it(peer)) {
                 eprintln!("FRR with {ours}: {what} after {:?}", start.elapsed());
-                return peer;
+                return peer.clone();
             }
             assert!(start.elapsed() < LIMIT, "FRR with {ours}: not {what}: {peer:?}");
             std::thread::sleep(Duration::from_millis(10));

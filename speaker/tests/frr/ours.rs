@@ -1,6 +1,7 @@
-//! Our end: one session with real sockets, driven by a thread of its own that decides nothing.
+//! Our end: one session with the speaker's own sockets and messages, driven by a thread of its own that
+//! decides nothing. (The mind itself hears nobody who has nothing to say behind a packet, as FRR has not.)
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -9,20 +10,20 @@ use std::time::{Duration, Instant};
 
 use landfall_speaker::bfd::discard::Discard;
 use landfall_speaker::bfd::discriminators::Discriminators;
-use landfall_speaker::bfd::session::{Action, Config, Event, Session, TTL};
+use landfall_speaker::bfd::session::{Action, Config, Event, Session};
 use landfall_speaker::bfd::timing::Timing;
 use landfall_speaker::lan::LinkIndex;
 use landfall_speaker::mind::rng::Rng;
+use landfall_speaker::seal::{Ends, Sealer};
 use landfall_speaker::sys::datagram::DatagramSocket;
-use landfall_speaker::wire::bfd::{ControlRepr, Diagnostic, Polling, State};
+use landfall_speaker::wire::bfd::{ControlRepr, Diagnostic, Discriminator, Polling, State};
+use landfall_speaker::wire::speech::{Body, Header, SpeechRepr};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::{Domain, Socket, Type};
 
-use crate::wire::{LIMIT, Wire};
+use crate::wire::{LIMIT, OUR_MAC, Wire};
 
-/// RFC 5881 section 4: the port to send to, and the lowest one to send from.
+/// FRR knows no other (RFC 5881 section 4).
 const PORT: u16 = 3784;
-const SOURCE_PORT: u16 = 49152;
 /// Orders wait no longer than this.
 const GLANCE: Duration = Duration::from_millis(5);
 
@@ -31,8 +32,8 @@ const GLANCE: Duration = Duration::from_millis(5);
 pub(crate) struct Setup {
     pub(crate) timing: Timing,
     pub(crate) steady_pace: bool,
-    /// So many bytes follow each packet in its datagram.
-    pub(crate) trailer: usize,
+    /// Whether a message follows each packet in its datagram, as it does between speakers.
+    pub(crate) has_trailer: bool,
 }
 
 /// What happened at our end since it began, and how the session stands.
@@ -62,7 +63,14 @@ impl View {
     }
 }
 
-/// A socket that hears what comes to us. A link-local address is there a moment after its link is up.
+/// What a speaker says behind a packet.
+fn heartbeat() -> Vec<u8> {
+    let header =
+        Header { mac: OUR_MAC, instance: 1, sequence: 0, digest: 0, isolated: false, leaving: false };
+    SpeechRepr { header, body: Body::Heartbeat }.emit()
+}
+
+/// The sockets at our address. A link-local address is there a moment after its link is up.
 fn listener(link: LinkIndex, address: IpAddr) -> DatagramSocket {
     let start = Instant::now();
     loop {
@@ -84,6 +92,7 @@ enum Order {
 pub(crate) struct Ours {
     /// The address of the other end.
     pub(crate) peer: IpAddr,
+    pub(crate) discriminator: Discriminator,
     orders: Option<Sender<Order>>,
     view: Arc<Mutex<View>>,
     thread: Option<JoinHandle<()>>,
@@ -94,19 +103,6 @@ impl Ours {
     pub(crate) fn start(wire: &Wire, address: IpAddr, peer: IpAddr, setup: Setup) -> Self {
         wire.ours.enter();
         let near = listener(LinkIndex(wire.ours.link), address);
-        let at = |address: IpAddr, port: u16| -> SocketAddr {
-            match address {
-                IpAddr::V4(v4) => (v4, port).into(),
-                IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, wire.ours.link).into(),
-            }
-        };
-        let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-        let sender = Socket::new(domain, Type::DGRAM.nonblocking().cloexec(), None).unwrap();
-        match address {
-            IpAddr::V4(_) => sender.set_ttl_v4(TTL.into()).unwrap(),
-            IpAddr::V6(_) => sender.set_unicast_hops_v6(TTL.into()).unwrap(),
-        }
-        sender.bind(&at(address, SOURCE_PORT).into()).unwrap();
         let config = Config {
             timing: setup.timing,
             steady_pace: setup.steady_pace,
@@ -114,6 +110,7 @@ impl Ours {
             discriminator: Discriminators::default().draw(&mut Rng::new(u64::from(std::process::id()))),
             first_sequence: 0,
         };
+        let discriminator = config.discriminator;
         let session = Session::new(Instant::now(), config, Rng::new(1));
         let view = View {
             state: session.state(),
@@ -130,15 +127,15 @@ impl Ours {
         let loop_ = Loop {
             session,
             near,
-            sender,
-            peer: at(peer, PORT),
-            trailer: setup.trailer,
+            ends: Ends { from: address, to: peer },
+            sealer: Sealer::new(1),
+            has_trailer: setup.has_trailer,
             is_silent: false,
             orders: taken,
             view: view.clone(),
         };
         let thread = std::thread::spawn(move || loop_.run());
-        Self { peer, orders: Some(orders), view, thread: Some(thread) }
+        Self { peer, discriminator, orders: Some(orders), view, thread: Some(thread) }
     }
 
     /// Hands an event to the session.
@@ -197,9 +194,9 @@ impl Drop for Ours {
 struct Loop {
     session: Session,
     near: DatagramSocket,
-    sender: Socket,
-    peer: SocketAddr,
-    trailer: usize,
+    ends: Ends,
+    sealer: Sealer,
+    has_trailer: bool,
     is_silent: bool,
     orders: Receiver<Order>,
     view: Arc<Mutex<View>>,
@@ -221,7 +218,7 @@ impl Loop {
             let near = &self.near;
             let mut received = Vec::new();
             while let Ok(Some(got)) = near.receive(&mut buffer) {
-                if got.from == self.peer.ip() {
+                if got.from == self.ends.to {
                     received.push((got.ttl, got.payload.to_vec()));
                 }
             }
@@ -249,9 +246,13 @@ impl Loop {
                 Action::Send(_) if self.is_silent => {}
                 Action::Send(packet) => {
                     let mut payload = packet.as_ref().to_vec();
-                    payload.resize(payload.len() + self.trailer, 0xa5);
+                    if self.has_trailer {
+                        let mut message = heartbeat();
+                        self.sealer.seal(self.ends, packet.as_ref(), &mut message);
+                        payload.extend(message);
+                    }
                     // What the kernel cannot send is lost, as it could be on any wire.
-                    if self.sender.send_to(&payload, &self.peer.into()).is_ok() {
+                    if self.near.send(self.ends.to, &payload).is_ok() {
                         view.sent.push(now);
                     }
                 }
