@@ -14,10 +14,12 @@ use bfdd::Frr;
 use landfall_speaker::bfd::session::Event;
 use landfall_speaker::bfd::timing::{Interval, Timing};
 use landfall_speaker::wire::bfd::{Diagnostic, State};
+use many::Many;
 use ours::{Ours, Setup};
 use wire::{Wire, is_root};
 
 mod bfdd;
+mod many;
 mod ours;
 #[path = "../wire/mod.rs"]
 mod wire;
@@ -392,5 +394,37 @@ async fn frr_takes_in_every_packet_with_its_trailer() {
             assert!(start.elapsed() < wire::LIMIT, "{taken} packets were taken in, {sent} were sent");
             std::thread::sleep(ms(20));
         }
+    }
+}
+
+#[tokio::test]
+async fn the_sessions_of_a_speaker_stay_up_at_its_own_pace_until_it_leaves() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new().await;
+    // FRR is to be patient enough for a machine that is busy: it judges each silence by our multiplier,
+    // which is 3.
+    let lines = ["detect-multiplier 20", "receive-interval 500", "transmit-interval 100"];
+    let frr = Frr::start(&wire, &sessions(), &lines);
+    let ours = Many::start(&wire, &sessions(), ms(100));
+    let is_up = |peer: &bfdd::Peer| {
+        peer.status == "up" && (peer.remote_transmit_interval, peer.remote_receive_interval) == (100, 100)
+    };
+    for (address, _) in sessions() {
+        let peer = frr.until(address, "up", is_up);
+        assert_eq!(peer.remote_detect_multiplier, 3);
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    for (address, _) in sessions() {
+        let counters = frr.counters(address);
+        assert_eq!((counters.session_up, counters.session_down), (1, 0));
+    }
+    let states = ours.end();
+    assert_eq!(states.iter().filter(|state| **state == State::Up).count(), 2, "{states:?}");
+    assert!(!states.contains(&State::Down), "{states:?}");
+    for (address, _) in sessions() {
+        let peer = frr.until(address, "down", |peer| peer.status == "down");
+        assert_eq!(peer.remote_diagnostic(), Diagnostic::AdministrativelyDown);
     }
 }

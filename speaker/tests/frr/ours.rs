@@ -64,14 +64,14 @@ impl View {
 }
 
 /// What a speaker says behind a packet.
-fn heartbeat() -> Vec<u8> {
+pub(crate) fn heartbeat() -> Vec<u8> {
     let header =
         Header { mac: OUR_MAC, instance: 1, sequence: 0, digest: 0, isolated: false, leaving: false };
     SpeechRepr { header, body: Body::Heartbeat }.emit()
 }
 
 /// The sockets at our address. A link-local address is there a moment after its link is up.
-fn listener(link: LinkIndex, address: IpAddr) -> DatagramSocket {
+pub(crate) fn listener(link: LinkIndex, address: IpAddr) -> DatagramSocket {
     let start = Instant::now();
     loop {
         match DatagramSocket::open(link, "lan0", address, PORT) {
