@@ -401,8 +401,8 @@ fn uncounted(frr: &Frr, address: IpAddr, ours: &Ours) -> u64 {
         // Nothing left in between, and what left before has had its time to come.
         let is_still = ours.view().sent.len() == sent;
         let now = is_still.then(|| (sent as u64).checked_sub(taken).unwrap());
-        if now.is_some() && now == former {
-            return now.unwrap();
+        if let Some(uncounted) = now.filter(|_| now == former) {
+            return uncounted;
         }
         former = now;
         assert!(start.elapsed() < wire::LIMIT, "no two looks at the counters tell the same");

@@ -132,7 +132,7 @@ impl Ours {
             has_trailer: setup.has_trailer,
             is_silent: false,
             orders: taken,
-            view: view.clone(),
+            view: Arc::clone(&view),
         };
         let thread = std::thread::spawn(move || loop_.run());
         Self { peer, discriminator, orders: Some(orders), view, thread: Some(thread) }
