@@ -134,6 +134,17 @@ pub enum Verdict {
     Left,
 }
 
+/// The steps to a verdict of death, for people who ask why a failover took as long as it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// When the peer was last heard.
+    pub heard: Instant,
+    /// When it became suspect: its heartbeat was late.
+    pub suspected: Instant,
+    /// When it was found dead.
+    pub verified: Instant,
+}
+
 impl Verdict {
     /// Whether it is heard.
     pub fn is_heard(self) -> bool {
@@ -189,6 +200,11 @@ impl Liveness {
     /// What is known of a peer on a link; nothing where it is not watched.
     pub fn verdict(&self, link: LinkIndex, node: &NodeName) -> Option<Verdict> {
         self.sessions.get(&(link, node.clone())).map(|session| session.verdict)
+    }
+
+    /// How a peer was found dead on a link; nothing where it is not dead.
+    pub fn death(&self, link: LinkIndex, node: &NodeName) -> Option<Death> {
+        self.sessions.get(&(link, node.clone()))?.death
     }
 
     /// What is known of a peer on all links where it is watched.
@@ -286,6 +302,7 @@ impl Liveness {
                     isolated_since: None,
                     has_ended: false,
                     verification: None,
+                    death: None,
                 });
             }
         }
@@ -314,7 +331,7 @@ impl Liveness {
         }
         let Some(session) = self.sessions.get_mut(&(link, node.clone())) else { return };
         (session.heard, session.truly_heard, session.has_grace) = (now, Some(now), false);
-        (session.verification, session.has_ended) = (None, false);
+        (session.verification, session.has_ended, session.death) = (None, false, None);
         session.timing = timing.unwrap_or(session.timing);
         if isolated {
             session.isolated_since.get_or_insert(now);
@@ -423,7 +440,7 @@ impl Liveness {
         for ((_, peer), session) in &mut self.sessions {
             if peer == node {
                 session.verdict = Verdict::Left;
-                session.isolated_since = None;
+                (session.isolated_since, session.death) = (None, None);
             }
         }
         out.push(Action::Left(node.clone()));

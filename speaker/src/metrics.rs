@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, NoLabelSet,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -15,6 +18,7 @@ use prometheus_client::registry::Registry;
 
 use crate::bfd::discard::Discard;
 use crate::mind::counters::Counters;
+use crate::mind::failovers::BOUNDS;
 use crate::seal::SealError;
 
 /// Everything that the drivers count. Clones count together.
@@ -35,6 +39,10 @@ pub struct Metrics {
     pub peers: Family<PeerLabels, Gauge>,
     /// Frames and datagrams by direction.
     pub traffic: Family<TrafficLabels, Counter>,
+    /// How the thread that serves the LAN is scheduled: 1 for what holds.
+    pub scheduling: Family<SchedulingLabels, Gauge>,
+    /// Whether the speaker's memory is kept from being paged out: 1 or 0.
+    pub memory_locked: Gauge,
     /// Multicast groups that are joined.
     pub groups: Gauge,
     /// Groups that could not be joined.
@@ -65,6 +73,13 @@ pub struct AddressLabels {
 pub struct ReasonLabels {
     /// The reason.
     pub reason: String,
+}
+
+/// How a thread is scheduled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SchedulingLabels {
+    /// What the kernel granted: the name of a variant of `Scheduling`.
+    pub scheduling: String,
 }
 
 /// An interface and a state of peers on it.
@@ -172,6 +187,8 @@ impl Metrics {
             conflicts,
             peers,
             traffic,
+            scheduling,
+            memory_locked,
             groups,
             group_errors,
             dropped_reports,
@@ -195,6 +212,8 @@ impl Metrics {
         add("address_conflicts", "Addresses that a station other than a speaker uses", Box::new(conflicts));
         add("peers", "Other speakers by interface and state", Box::new(peers));
         add("lan", "Frames and datagrams on the LAN", Box::new(traffic));
+        add("lan_thread", "How the thread that serves the LAN is scheduled", Box::new(scheduling));
+        add("memory_locked", "Whether the memory is kept from being paged out", Box::new(memory_locked));
         add("multicast_groups", "IPv6 multicast groups that are joined", Box::new(groups));
         add("multicast_group_errors", "Multicast groups that could not be joined", Box::new(group_errors));
         add(
@@ -267,6 +286,20 @@ impl Collector for MindCounters {
             "The interval at which each peer is sent a heartbeat; more than was asked for with many peers";
         let name = "heartbeat_interval_seconds";
         pace.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        let mut steps = encoder.encode_descriptor(
+            "failover_seconds",
+            "From the last heartbeat of a node that was found dead to each step of taking an address over from it",
+            None,
+            MetricType::Histogram,
+        )?;
+        for (step, histogram) in now.failovers.steps() {
+            let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
+            let buckets: Vec<_> = bounds.zip(histogram.buckets).collect();
+            let (sum, count) = (histogram.sum.as_secs_f64(), histogram.count());
+            let labels = [("step", step)];
+            let mut family = steps.encode_family(&labels)?;
+            family.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
         let mut by_reason = |name: &str, help: &str, counts: &[(&str, u64)]| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             counts.iter().try_for_each(|(reason, count)| {
@@ -317,7 +350,7 @@ impl<M: prometheus_client::registry::Metric> Register for M {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use crate::mind::failovers::Failovers;
 
     use super::*;
 
@@ -330,11 +363,16 @@ mod tests {
         metrics.count_traffic(Traffic::Frame, TrafficResult::Sent);
         metrics.count_write(WriteKind::VirtualIP, WriteResult::Done);
         let wrong = Discard::Auth(crate::bfd::auth::AuthError::WrongHash);
+        let mut failovers = Failovers::default();
+        failovers.claimed.buckets[6] = 2;
+        failovers.claimed.buckets[BOUNDS.len()] = 1;
+        failovers.claimed.sum = Duration::from_millis(9310);
         metrics.mind.publish(&Counters {
             answers_sent: 3,
             datagrams_stale: 2,
             heartbeats_discarded: HashMap::from([(wrong, 4)]),
             heartbeat_interval: Duration::from_millis(200),
+            failovers,
             ..Counters::default()
         });
         let mut text = String::new();
@@ -345,6 +383,12 @@ mod tests {
             r#"landfall_speaker_datagrams_ignored_total{reason="Stale"} 2"#,
             r#"landfall_speaker_heartbeats_ignored_total{reason="AuthWrongHash"} 4"#,
             "landfall_speaker_heartbeat_interval_seconds 0.2",
+            r#"landfall_speaker_failover_seconds_bucket{le="0.15",step="claimed"} 0"#,
+            r#"landfall_speaker_failover_seconds_bucket{le="0.2",step="claimed"} 2"#,
+            r#"landfall_speaker_failover_seconds_bucket{le="+Inf",step="claimed"} 3"#,
+            r#"landfall_speaker_failover_seconds_sum{step="claimed"} 9.31"#,
+            r#"landfall_speaker_failover_seconds_count{step="claimed"} 3"#,
+            r#"landfall_speaker_failover_seconds_count{step="verified"} 0"#,
             r#"landfall_speaker_announced{address="192.168.10.50",interface="eth0"} 1"#,
             r#"landfall_speaker_lan_total{what="Frame",result="Sent"} 1"#,
             r#"landfall_speaker_api_writes_total{kind="VirtualIP",result="Done"} 1"#,

@@ -22,6 +22,7 @@ mod dispatch;
 mod exchange;
 mod explain;
 pub mod facts;
+pub mod failovers;
 mod hearing;
 pub mod hush;
 pub mod rng;

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::lan::{LinkIndex, MacAddr, NodeName, Vip};
-use crate::liveness::{Liveness, Timing};
+use crate::liveness::{Death, Liveness, Timing};
 use crate::mind::Report;
 use crate::mind::facts::Facts;
 use crate::mind::hush::Hush;
@@ -122,6 +122,8 @@ pub enum Action {
     Query(NodeName),
     /// Tell the world.
     Report(Report),
+    /// An address was claimed because the node that announced it was found dead like this.
+    FailedOver(Death),
     /// Everything is handed over.
     Left,
 }

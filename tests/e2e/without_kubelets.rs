@@ -10,10 +10,11 @@ use anyhow::{Result, anyhow, ensure};
 use landfall_tests::{
     backend::{Backends, Service, node_port},
     lab::{
-        Found, Lab, LabOptions, ProxyMode, eventually,
+        Found, Lab, LabOptions, Node, ProxyMode, eventually,
+        isolation::RUN,
         landfall::{self, ByHand, CONTROLLER, SPEAKER},
         probe::Request,
-        seconds,
+        repository, seconds,
     },
     story::{Story, run},
 };
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let options = LabOptions { nodes: 8, clients: 1, kubelets: false, proxy: ProxyMode::Iptables };
     let stories = vec![
         Story::new("lab: pods written by hand answer through every node", pods_answer),
+        Story::new("precedence: a speaker that may goes before other work, and says so", precedence),
         Story::new("lab: Landfall run by hand has the rights that deploy/ gives it, and no others", rights),
     ];
     run(options, stories)
@@ -88,4 +90,50 @@ async fn rights(lab: &Lab) -> Result<()> {
     );
     n2.kill(SPEAKER)?;
     n3.kill(CONTROLLER)
+}
+
+async fn precedence(lab: &Lab) -> Result<()> {
+    let by_hand = ByHand::prepare(lab)?;
+    let (n2, n3) = (lab.node("n2")?, lab.node("n3")?);
+    by_hand.start_speaker(lab, n2, &[]).await?;
+    by_hand.start_speaker_with(lab, n3, &[], &capabilities_with_precedence(lab)?).await?;
+    let said = async |node: &Node| {
+        let url = format!("http://{}:7932/metrics", node.addresses().v4);
+        let what = format!("the speaker of {} says how its thread is scheduled", node.name());
+        eventually(seconds(5), &what, async || {
+            let metrics = node.namespace().run("curl", &["-sS", "--max-time", "2", &url])?;
+            ensure!(metrics.contains("landfall_speaker_lan_thread{"), "{metrics}");
+            Ok(metrics)
+        })
+        .await
+    };
+    let (without, with) = (said(n2).await?, said(n3).await?);
+    ensure!(without.contains("landfall_speaker_lan_thread{scheduling=\"Ordinary\"} 1"), "{without}");
+    // Where the kernel schedules real-time threads by cgroups, a cgroup without a budget has none.
+    let is_preferred = ["RealTime", "Favoured"]
+        .iter()
+        .any(|how| with.contains(&format!("landfall_speaker_lan_thread{{scheduling=\"{how}\"}} 1")));
+    ensure!(is_preferred && with.contains("landfall_speaker_memory_locked 1"), "{with}");
+    n2.kill(SPEAKER)?;
+    n3.kill(SPEAKER)
+}
+
+/// What the container may do with `deploy/speaker/precedence`, in the words of `setpriv`.
+fn capabilities_with_precedence(lab: &Lab) -> Result<String> {
+    let overlay = std::path::Path::new(RUN).join("precedence/overlay");
+    std::fs::create_dir_all(&overlay)?;
+    // The folders of a kustomization are relative to it.
+    let deploy = overlay.with_file_name("deploy");
+    std::os::unix::fs::symlink(repository().join("deploy"), &deploy)?;
+    std::fs::write(
+        overlay.join("kustomization.yaml"),
+        "resources: [../deploy]\ncomponents: [../deploy/speaker/precedence]\n",
+    )?;
+    let manifests = lab.kubectl(&["kustomize", &overlay.to_string_lossy()])?;
+    let daemon_set = manifests.split("\n---\n").find(|manifest| manifest.contains("kind: DaemonSet"));
+    let daemon_set = daemon_set.ok_or_else(|| anyhow!("no DaemonSet in {manifests}"))?;
+    let lines = daemon_set.lines().map(str::trim).skip_while(|line| *line != "add:").skip(1);
+    let added: Vec<String> = lines.map_while(|line| line.strip_prefix("- ")).map(str::to_lowercase).collect();
+    ensure!(added == ["net_admin", "net_raw", "sys_nice", "ipc_lock"], "{daemon_set}");
+    Ok(added.join(","))
 }

@@ -20,9 +20,9 @@ use tokio::sync::mpsc;
 use super::picture::{Picture, Told};
 use super::sockets::{Problem, Sockets, Source};
 use crate::lan::Link;
-use crate::metrics::{Metrics, Traffic, TrafficResult};
+use crate::metrics::{Metrics, SchedulingLabels, Traffic, TrafficResult};
 use crate::mind::{Action, Event, Mind};
-use crate::sys::{Waker, wait};
+use crate::sys::{Waker, scheduling, wait};
 
 /// Events that may wait for the thread.
 const EVENTS: usize = 1024;
@@ -168,6 +168,10 @@ impl Turning {
     fn run(mut self) {
         // Deadlines are kept to the microsecond where the kernel lets us (PR_SET_TIMERSLACK).
         let _ = nix::sys::prctl::set_timerslack(1);
+        let scheduling = scheduling::prefer_this_thread();
+        tracing::info!(?scheduling, "the thread that serves the LAN runs");
+        let labels = SchedulingLabels { scheduling: format!("{scheduling:?}") };
+        self.metrics.scheduling.get_or_create(&labels).set(1);
         let mut ready = Vec::new();
         let mut sources = Vec::new();
         loop {

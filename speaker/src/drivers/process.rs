@@ -25,6 +25,7 @@ use super::{api, http};
 use crate::config::Options;
 use crate::metrics::Metrics;
 use crate::mind::{Event, Mind};
+use crate::sys::scheduling;
 
 /// How long leaving may take.
 const LEAVE: Duration = Duration::from_secs(5);
@@ -65,6 +66,12 @@ pub async fn run(
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
 
+    let locked = scheduling::lock_memory();
+    metrics.memory_locked.set(locked.is_ok().into());
+    match locked {
+        Ok(()) => tracing::info!("the memory is locked"),
+        Err(error) => tracing::info!("the memory is not locked ({error}): it goes without IPC_LOCK"),
+    }
     let (keys_folder, keys) = KeysFolder::open(&options.keys_dir)?;
     let (lan, said) = LanThread::start(mind, options.lan_port, metrics.clone()).map_err(Error::Lan)?;
     let (readiness, _) = watch::channel(Readiness::default());

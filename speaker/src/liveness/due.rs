@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::state::LinkState;
 use super::verification::{Ask, Finding, LONGEST, Verification};
-use super::{Action, Liveness, Timing, Verdict};
+use super::{Action, Death, Liveness, Timing, Verdict};
 
 impl Liveness {
     pub(super) fn gap(&mut self, now: Instant, long: bool, out: &mut Vec<Action>) {
@@ -61,7 +61,7 @@ impl Liveness {
                     // It may be back as well, and then its next heartbeat comes within an interval.
                     let grace = now.checked_sub(detection - late).unwrap_or(session.heard);
                     session.heard = session.heard.max(grace);
-                    *verification = Verification::begin(now);
+                    verification.begin_anew(now);
                     finding = verification.step(now, heard, ask);
                 }
                 match finding {
@@ -70,6 +70,9 @@ impl Liveness {
                 }
             }
             if is_dead {
+                let suspected = session.verification.as_ref().map_or(now, Verification::suspected);
+                let heard = session.truly_heard.unwrap_or(session.heard);
+                session.death = Some(Death { heard, suspected, verified: now });
                 session.verdict = Verdict::Dead;
                 (session.isolated_since, session.verification) = (None, None);
                 out.push(Action::Dead(*link, node.clone()));

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::verification::{LONGEST, Verification};
-use super::{Timing, Verdict};
+use super::{Death, Timing, Verdict};
 
 /// A peer on a link.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Session {
     pub(super) has_ended: bool,
     /// The questions that are under way since it is late.
     pub(super) verification: Option<Verification>,
+    /// What led to its death, as long as it is dead.
+    pub(super) death: Option<Death>,
 }
 
 impl Session {

@@ -35,7 +35,9 @@ const ASK_AGAIN_AT: u32 = PROBES / 2;
 /// Probes that are under way.
 #[derive(Clone, Debug)]
 pub(super) struct Verification {
-    /// When it began. Only signs from then on count.
+    /// When the peer became suspect.
+    suspected: Instant,
+    /// When it was begun for the last time. Only signs from then on count.
     since: Instant,
     sent: u32,
     next: Instant,
@@ -66,7 +68,17 @@ pub(super) enum Finding {
 
 impl Verification {
     pub(super) fn begin(now: Instant) -> Self {
-        Self { since: now, sent: 0, next: now, answered: None, is_void: false }
+        Self { suspected: now, since: now, sent: 0, next: now, answered: None, is_void: false }
+    }
+
+    /// Asks everything once more.
+    pub(super) fn begin_anew(&mut self, now: Instant) {
+        *self = Self { suspected: self.suspected, ..Self::begin(now) };
+    }
+
+    /// When the peer became suspect.
+    pub(super) fn suspected(&self) -> Instant {
+        self.suspected
     }
 
     pub(super) fn answered(&mut self, now: Instant) {

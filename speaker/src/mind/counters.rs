@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::failovers::Failovers;
 use crate::bfd::discard::Discard;
 use crate::seal::SealError;
 use crate::wire::WireError;
@@ -58,6 +59,8 @@ pub struct Counters {
     pub verification_probes: u64,
     /// Questions to peers whether they hear another one that was late.
     pub witnesses_asked: u64,
+    /// How long it took to take addresses over from nodes that had died.
+    pub failovers: Failovers,
     /// Times that this process itself was not run for longer than the detection time.
     pub gaps: u64,
 }

@@ -129,6 +129,7 @@ impl Mind {
                     }
                 }
                 ownership::Action::Report(report) => out.push(Action::Report(report)),
+                ownership::Action::FailedOver(death) => self.counters.failovers.note(&death, now),
                 ownership::Action::Left => {
                     self.say_goodbye(now, out);
                     out.push(Action::Left);

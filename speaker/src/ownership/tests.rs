@@ -69,6 +69,8 @@ struct Story {
     peers: BTreeMap<&'static str, Peer>,
     /// What was done, without messages to peers.
     done: Vec<Action>,
+    /// The deaths because of which addresses were claimed.
+    failovers: Vec<Death>,
 }
 
 impl Story {
@@ -89,6 +91,7 @@ impl Story {
             now: Instant::now(),
             peers: BTreeMap::new(),
             done: Vec::new(),
+            failovers: Vec::new(),
         };
         for peer in ["n1", "n3"] {
             let silent = Peer { speaks: true, leaving: false, sequence: 0, said: Statement::Nothing };
@@ -136,7 +139,12 @@ impl Story {
         let to_peers = |action: &Action| {
             matches!(action, Action::Tell(_) | Action::TellAll(_) | Action::Query(_) | Action::Listen(..))
         };
-        self.done.extend(out.into_iter().filter(|action| !to_peers(action)));
+        for action in out.into_iter().filter(|action| !to_peers(action)) {
+            match action {
+                Action::FailedOver(death) => self.failovers.push(death),
+                action => self.done.push(action),
+            }
+        }
     }
 
     /// A peer speaks: its heartbeat, with all that it says.

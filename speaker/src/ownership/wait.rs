@@ -6,8 +6,8 @@ use super::claim::{Claim, Statement};
 use super::record::{Holding, Record};
 use super::standing::{Desk, Owner, Position};
 use super::{Action, BEHIND, ISOLATED_WAIT};
-use crate::lan::NodeName;
-use crate::liveness::Verdict;
+use crate::lan::{LinkIndex, NodeName};
+use crate::liveness::{Death, Verdict};
 
 /// So long before a claim by backstop the LAN is asked whether anybody answers after all.
 const ASK_AHEAD: Duration = Duration::from_millis(50);
@@ -157,7 +157,16 @@ impl Desk<'_> {
         Some(doubt)
     }
 
+    /// How the last owner was found dead, if this node has waited for the address since that moment.
+    fn death_of_owner(&self, record: &Record, position: &Position) -> Option<Death> {
+        let (owner, waiting_since) = (record.last_owner.as_ref()?, record.void_since?);
+        let on = |link: &LinkIndex| self.around.liveness.death(*link, owner);
+        let death = position.links.iter().filter_map(on).max_by_key(|death| death.verified)?;
+        (waiting_since <= death.verified).then_some(death)
+    }
+
     fn claim(&mut self, record: &mut Record, position: &Position, rank: usize, isolated: bool) {
+        self.out.extend(self.death_of_owner(record, position).map(Action::FailedOver));
         let raise = if isolated { 0 } else { 1 };
         record.term = record.term.saturating_add(raise);
         let claim = Claim {

@@ -1,5 +1,5 @@
 //! What Linux is asked for by hand: raw Ethernet sockets, datagram sockets that are bound to one link,
-//! multicast memberships, and waiting for all of them at once.
+//! multicast memberships, waiting for all of them at once, and precedence over other work.
 //!
 //! This is the only place in the speaker with `unsafe` code. Nothing here decides anything, and nothing
 //! blocks save [`wait`].
@@ -7,6 +7,7 @@
 pub mod datagram;
 pub mod groups;
 pub mod packet;
+pub mod scheduling;
 mod wake;
 
 pub use wake::{Waker, wait};

@@ -147,6 +147,21 @@ impl ByHand {
     /// # Errors
     /// When its token cannot be had, or it cannot be started.
     pub async fn start_speaker(&self, lab: &Lab, node: &Node, environment: &[(&str, &str)]) -> Result<()> {
+        self.start_speaker_with(lab, node, environment, "net_admin,net_raw").await
+    }
+
+    /// As [`ByHand::start_speaker`], with these capabilities, in the words of `setpriv`: those that
+    /// `deploy/speaker/precedence` adds, for example.
+    ///
+    /// # Errors
+    /// When its token cannot be had, or it cannot be started.
+    pub async fn start_speaker_with(
+        &self,
+        lab: &Lab,
+        node: &Node,
+        environment: &[(&str, &str)],
+        capabilities: &str,
+    ) -> Result<()> {
         let kubeconfig = kubeconfig(lab, SPEAKER, Some(node.name()), node.name()).await?;
         let mut all = vec![
             format!("KUBECONFIG={}", kubeconfig.display()),
@@ -155,8 +170,9 @@ impl ByHand {
         ];
         all.extend(environment.iter().map(|(name, value)| format!("{name}={value}")));
         fs::create_dir_all(node.file("/var/lib/landfall")?)?;
-        let rights = ["--bounding-set=-all,+net_admin,+net_raw", "--inh-caps=-all", "--no-new-privs"];
-        self.start(node, SPEAKER, SPEAKER, all, &rights)
+        let added: String = capabilities.split(',').map(|capability| format!(",+{capability}")).collect();
+        let bounds = format!("--bounding-set=-all{added}");
+        self.start(node, SPEAKER, SPEAKER, all, &[&bounds, "--inh-caps=-all", "--no-new-privs"])
     }
 
     /// Starts a controller in a node's network namespace (two on one node would want the same port).

@@ -55,6 +55,32 @@ fn the_second_ranked_claims_as_soon_as_the_first_is_dead() {
 }
 
 #[test]
+fn a_claim_after_a_death_tells_how_the_death_was_found_and_any_other_claim_does_not() {
+    let mut story = Story::settled();
+    story.tell(Event::Vip(vip(&["n1", "n2", "n3"])));
+    story.says("n1", claim(1, 7, 0));
+    let heard = story.now;
+    story.falls_silent("n1");
+    story.pass(ms(200));
+    story.assert_announces(8, 1);
+    let [death] = story.failovers[..] else { panic!("{:?}", story.failovers) };
+    assert_eq!((death.heard, death.suspected), (heard, heard + ms(105)));
+    assert_eq!(death.verified, heard + ms(155), "ten probes in 50 ms");
+
+    let mut story = Story::settled();
+    story.tell(Event::Vip(vip(&["n1", "n2", "n3"])));
+    story.says("n1", claim(1, 7, 0));
+    story.falls_silent("n1");
+    // It is found dead while this node is no candidate: what it waits for later is not that death.
+    story.tell(Event::Vip(vip(&["n1"])));
+    story.pass(ms(200));
+    story.tell(Event::Vip(vip(&["n2"])));
+    story.pass(ms(200));
+    story.assert_announces(8, 1);
+    assert_eq!(story.failovers, []);
+}
+
+#[test]
 fn the_third_ranked_leaves_it_to_the_second_and_claims_if_that_one_does_not() {
     let mut story = Story::settled();
     story.tell(Event::Vip(vip(&["n1", "n3", "n2"])));
