@@ -10,6 +10,7 @@ conntrack:/usr/sbin/conntrack
 containerd:/usr/bin/containerd
 containernetworking-plugins:/usr/lib/cni/ptp
 curl:/usr/bin/curl
+frr:/usr/lib/frr/bfdd
 iproute2:/usr/bin/ip
 iptables:/usr/sbin/iptables
 nftables:/usr/sbin/nft
@@ -34,7 +35,8 @@ if [ "$(id -u)" != 0 ]; then
 fi
 say "installing Debian packages: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-# The lab starts a containerd of its own for each node: the machine's own service is not wanted.
+# The lab starts a containerd of its own for each node, and a test its own FRR: the services of the machine are
+# not wanted.
 if [ ! -e /usr/sbin/policy-rc.d ]; then
   printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
   chmod 755 /usr/sbin/policy-rc.d

@@ -25,7 +25,7 @@ pub mod facts;
 pub mod failovers;
 mod hearing;
 pub mod hush;
-pub(crate) mod rng;
+pub mod rng;
 mod speaking;
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,7 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
@@ -24,67 +22,15 @@ use landfall_speaker::sys::datagram::DatagramSocket;
 use landfall_speaker::sys::groups::Groups;
 use landfall_speaker::sys::packet::{PacketSocket, Receives};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
-use nix::sched::{CloneFlags, setns, unshare};
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{LinkVeth, RouteMessageBuilder};
 use tokio::sync::{mpsc, watch};
+use wire::{End, LIMIT, OTHER_MAC, OUR_MAC, Wire, is_root};
 
-const OUR_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-const OTHER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+mod wire;
+
 const PORT: u16 = 7931;
-const LIMIT: Duration = Duration::from_secs(10);
-
-/// One end of the wire.
-struct End {
-    namespace: File,
-    handle: Handle,
-    link: u32,
-}
-
-/// Two namespaces and the wire between them: `lan0` at our end, `lan1` at the other.
-struct Wire {
-    ours: End,
-    theirs: End,
-}
-
-fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: this test makes network namespaces and needs root");
-    }
-    root
-}
-
-fn new_namespace() -> File {
-    unshare(CloneFlags::CLONE_NEWNET).unwrap();
-    File::open("/proc/thread-self/ns/net").unwrap()
-}
 
 impl End {
-    fn enter(&self) {
-        setns(&self.namespace, CloneFlags::CLONE_NEWNET).unwrap();
-    }
-
-    async fn up(&mut self, name: &str, mac: MacAddr, addresses: &[&str]) {
-        let mut found = self.handle.link().get().match_name(name).execute();
-        self.link = found.try_next().await.unwrap().unwrap().header.index;
-        let link = LinkUnspec::new_with_index(self.link).address(mac.0.to_vec()).build();
-        self.handle.link().set(link).execute().await.unwrap();
-        // No detection of duplicates: the addresses are usable at once.
-        self.enter();
-        std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0").unwrap();
-        for address in addresses {
-            let net: ipnet::IpNet = address.parse().unwrap();
-            self.handle.address().add(self.link, net.addr(), net.prefix_len()).execute().await.unwrap();
-        }
-        self.set_up(true).await;
-    }
-
-    async fn set_up(&self, up: bool) {
-        let link = LinkUnspec::new_with_index(self.link);
-        let link = if up { link.up() } else { link.down() };
-        self.handle.link().set(link.build()).execute().await.unwrap();
-    }
-
     /// What the kernel holds for the MAC address of a neighbour.
     async fn neighbour(&self, address: IpAddr) -> Option<Vec<u8>> {
         let mut neighbours = self.handle.neighbours().get().execute();
@@ -124,23 +70,6 @@ impl End {
 }
 
 impl Wire {
-    async fn new() -> Self {
-        let open = || {
-            let namespace = new_namespace();
-            let (connection, handle, _) = rtnetlink::new_connection().unwrap();
-            tokio::spawn(connection);
-            End { namespace, handle, link: 0 }
-        };
-        let (mut ours, mut theirs) = (open(), open());
-        ours.handle.link().add(LinkVeth::new("lan0", "lan1").build()).execute().await.unwrap();
-        let far = LinkUnspec::new_with_name("lan1").setns_by_fd(theirs.namespace.as_raw_fd()).build();
-        ours.handle.link().set(far).execute().await.unwrap();
-        ours.up("lan0", OUR_MAC, &["192.168.10.11/24", "fd00::11/64"]).await;
-        theirs.up("lan1", OTHER_MAC, &["192.168.10.99/24", "fd00::99/64"]).await;
-        ours.enter();
-        Self { ours, theirs }
-    }
-
     fn our_link(&self) -> Link {
         Link {
             index: LinkIndex(self.ours.link),
