@@ -18,11 +18,12 @@ use tokio::task::JoinSet;
 
 use crate::config::Options;
 use crate::effects::{Effect, Outcome};
+use crate::heap::Heap;
 use crate::lease::{self, Tenure};
 use crate::metrics::{GrantClock, Metrics};
 use crate::mind::{Change, Event, Mind, Now};
 use crate::writer::{Order, Told, Writer};
-use crate::{clock, http, observe};
+use crate::{clock, http, observe, sys};
 
 /// How many events of watches may wait for the mind before the watches are held up.
 const INBOX: usize = 1024;
@@ -122,6 +123,7 @@ pub async fn run(client: Client, options: &Options, mind: impl Decide) -> anyhow
         leading: false,
         term,
         out: Vec::new(),
+        heap: Heap::default(),
     };
     let ended = tokio::select! {
         () = mind.turn(events, outcomes, tenures) => "the mind",
@@ -160,6 +162,7 @@ struct Turning<M> {
     /// before are kept from it: it could take them for those of what it wants now.
     term: Arc<AtomicU64>,
     out: Vec<Effect>,
+    heap: Heap,
 }
 
 impl<M: Decide> Turning<M> {
@@ -197,10 +200,16 @@ impl<M: Decide> Turning<M> {
                     None => return,
                 },
                 () = clock::sleep_until(self.mind.next_deadline()) => Event::Deadline,
+                () = clock::sleep_until(self.heap.due()) => {
+                    sys::return_free_memory();
+                    self.heap.returned();
+                    continue;
+                }
             };
             self.metrics.events_waiting.set(i64::try_from(events.len()).unwrap_or(i64::MAX));
             let now = clock::now();
             self.note(&now, &event);
+            self.heap.handled(now.monotonic);
             self.mind.handle(now, event, &mut self.out);
             self.metrics.services_waiting.set(i64::try_from(self.mind.waiting()).unwrap_or(i64::MAX));
             let term = self.term.load(Ordering::Relaxed);
@@ -284,6 +293,7 @@ mod tests {
             leading: false,
             term: Arc::default(),
             out: Vec::new(),
+            heap: Heap::default(),
         };
         let task = tokio::spawn(turning.turn(events, outcomes, tenures));
 
