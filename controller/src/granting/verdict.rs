@@ -65,13 +65,15 @@ pub fn judge(
     }
     // Our finalizer alone is not enough: another controller may have been faster between it and our
     // first write of the status, or may have overwritten that. Then it is we who give way, for two
-    // that write in turns would never end.
-    let is_by_us =
-        |address: &IpAddr| is_shown_by_us(service, *address) || view.book.pool_of(*address).is_some();
+    // that write in turns would never end. What is just being taken over is still as the other wrote it.
+    let adopts = annotation(service, annotations::ADOPT) == Some("true");
+    let is_by_us = |address: &IpAddr| {
+        is_shown_by_us(service, *address) || adopts && view.book.pool_of(*address).is_some()
+    };
     if has_our_finalizer(service) && addresses.iter().any(is_by_us) {
         return Verdict::Ours;
     }
-    if annotation(service, annotations::ADOPT) != Some("true") {
+    if !adopts {
         return Verdict::HeldByAnother {
             advice: format!(
                 "Another implementation gave this Service {}, so Landfall leaves it alone: set \

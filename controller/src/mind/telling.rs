@@ -18,7 +18,7 @@ use crate::granting::named;
 use crate::granting::outside::outside;
 use crate::granting::plan::{Plan, View, is_withheld};
 use crate::granting::reservation::why_not_reserved;
-use crate::status::{self, Announcement};
+use crate::status::{self, ADDRESS_KEPT, Announcement};
 use crate::world::virtual_ips::claim_of;
 
 impl Mind {
@@ -99,7 +99,7 @@ fn origin_of(view: View<'_>, asked: Asked<'_>, address: IpAddr) -> String {
         None => address.to_string(),
         Some(name) => match outside(view, asked.service, asked.key, asked.request, address, name) {
             None => format!("{address} from pool {name}"),
-            Some(why) => format!("{address} ({why}; address kept)"),
+            Some(why) => format!("{address} ({why}{ADDRESS_KEPT}"),
         },
     };
     if !asked.request.is_some_and(|request| request.reserve) {

@@ -266,8 +266,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mistake(
         "the addresses of another implementation are taken over unasked",
         "granting/verdict.rs",
-        r#"annotation(service, annotations::ADOPT) != Some("true")"#,
-        "!MUTANT && ORIGINAL",
+        "if !adopts {",
+        "if !MUTANT && !adopts {",
     ),
     // To whom a pool gives.
     mistake(
