@@ -159,8 +159,9 @@ pub fn withheld(address: IpAddr) -> Announcement {
     Announcement::Impossible {
         reason: announced::SOURCE_RANGES_REQUIRED,
         message: format!(
-            "{address} is kept but not announced, since its pool requires source ranges and the Service has none any \
-             more: set spec.loadBalancerSourceRanges"
+            "{address} is kept but not announced, since its pool requires source ranges and the Service has none of {} \
+             any more: set spec.loadBalancerSourceRanges",
+            Family::of(address)
         ),
     }
 }

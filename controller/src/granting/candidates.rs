@@ -174,7 +174,7 @@ fn is_in_scope(
         return true;
     }
     pool.is_some_and(|(name, pool)| {
-        let names_it = asker(view, service, key, request, name, pool).names_it;
+        let names_it = asker(view, service, key, request, name, pool, Family::of(address)).names_it;
         scope_serves(pool.object.spec.scope, request.internal, names_it)
     })
 }

@@ -51,7 +51,7 @@ pub struct Seeker<'a> {
 }
 
 impl Seeker<'_> {
-    /// Whether the pool gives the Service an address: this one, or any.
+    /// Whether the pool gives the Service an address of the family: this one, or any.
     ///
     /// # Errors
     /// It does not, for the reason given.
@@ -59,13 +59,14 @@ impl Seeker<'_> {
         &self,
         name: &str,
         pool: &Pool,
+        family: Family,
         address: Option<IpAddr>,
     ) -> Result<(), Refused> {
         if !pool.is_ready() {
             let text = format!("grants nothing ({})", why_not_ready(pool));
             return Err(Refused { reason: reasons::POOL_NOT_READY, text });
         }
-        serves(pool, &self.asker(name, pool), self.view.default_deny)?;
+        serves(pool, &self.asker(name, pool, family), self.view.default_deny)?;
         let namespace = &self.key.namespace;
         let uses = |address: IpAddr| self.view.usage.counts(address, name, namespace);
         if address.is_some_and(uses) {
@@ -76,13 +77,13 @@ impl Seeker<'_> {
         has_quota(name, pool, namespace, self.view.usage, i64::try_from(given).unwrap_or(i64::MAX) - goes)
     }
 
-    /// How the Service looks to the rules of a pool.
-    pub(super) fn asker(&self, name: &str, pool: &Pool) -> Asker<'_> {
-        asker(self.view, self.service, self.key, self.request, name, pool)
+    /// How the Service looks to the rules of a pool when it asks for an address of this family.
+    pub(super) fn asker(&self, name: &str, pool: &Pool, family: Family) -> Asker<'_> {
+        asker(self.view, self.service, self.key, self.request, name, pool, family)
     }
 }
 
-/// How a Service looks to the rules of a pool.
+/// How a Service looks to the rules of a pool when it asks for an address of this family.
 pub(super) fn asker<'a>(
     view: View<'a>,
     service: &'a Service,
@@ -90,13 +91,15 @@ pub(super) fn asker<'a>(
     request: &Request,
     name: &str,
     pool: &Pool,
+    family: Family,
 ) -> Asker<'a> {
     Asker {
         key,
         labels: service.metadata.labels.as_ref(),
         namespace: view.namespaces.get(&key.namespace),
         internal: request.internal,
-        source_ranges: pool.object.spec.require_source_ranges && has_source_ranges(service),
+        family,
+        source_ranges: pool.object.spec.require_source_ranges && has_source_ranges(service, family),
         names_it: request.internal
             && pool.object.spec.scope == Scope::Any
             && names_by(request, name, pool).is_some(),
@@ -149,7 +152,8 @@ fn asked(seeker: &Seeker<'_>, address: IpAddr) -> Result<Chosen, Wait> {
         );
         return Err(Wait::new(reasons::ADDRESS_NOT_IN_POOL, message, Until::Edited));
     }
-    if let Err(Refused { reason, text }) = seeker.is_served_by(name, pool, Some(address)) {
+    if let Err(Refused { reason, text }) = seeker.is_served_by(name, pool, Family::of(address), Some(address))
+    {
         // Of an address that its namespace has come to use already the quota is not asked; those who wait for
         // the quota itself are asked again when it has room.
         let until = match reason {
@@ -195,7 +199,7 @@ impl<'a> Seeker<'a> {
         let pool = self.view.book.pool(name)?;
         let holder = Seeking { service: self.service, key: self.key, sharing_key: self.sharing_key() };
         (self.request.accepts(address, Some(name))
-            && self.is_served_by(name, pool, Some(address)).is_ok()
+            && self.is_served_by(name, pool, Family::of(address), Some(address)).is_ok()
             && obstacle(self.view, &holder, address, false).is_none())
         .then(|| Chosen { address, pool: Some(name.to_owned()) })
     }
@@ -373,7 +377,7 @@ fn from_named(seeker: &Seeker<'_>, asked: &[String], family: Family) -> Result<C
 fn from_any(seeker: &Seeker<'_>, family: Family) -> Result<Chosen, Wait> {
     let book = seeker.view.book;
     let serves = |(name, pool, _): &(&str, &Pool, IpAddr)| {
-        pool.object.spec.auto_assign && seeker.is_served_by(name, pool, None).is_ok()
+        pool.object.spec.auto_assign && seeker.is_served_by(name, pool, family, None).is_ok()
     };
     if let Some((name, _, address)) = book.open_pools(family).find(serves) {
         return Ok(Chosen { address, pool: Some(name.to_owned()) });
@@ -400,7 +404,7 @@ fn lowest_of<'a>(
         } else if only_automatic && !pool.object.spec.auto_assign {
             let text = "gives only to Services that name it".to_owned();
             refusals.note(name, Refused { reason: reasons::NO_POOL, text });
-        } else if let Err(refused) = seeker.is_served_by(name, pool, None) {
+        } else if let Err(refused) = seeker.is_served_by(name, pool, family, None) {
             refusals.note(name, refused);
         } else if let Some(address) = seeker.view.book.lowest_free(name, family) {
             return Ok(Chosen { address, pool: Some(name.to_owned()) });
@@ -416,12 +420,12 @@ fn lowest_of<'a>(
 pub fn could_have(seeker: &Seeker<'_>, family: Family, pools: Option<&[String]>) -> bool {
     let book = seeker.view.book;
     let can = |name: &str, pool: &Pool| {
-        book.lowest_free(name, family).is_some() && seeker.is_served_by(name, pool, None).is_ok()
+        book.lowest_free(name, family).is_some() && seeker.is_served_by(name, pool, family, None).is_ok()
     };
     match pools {
         Some(names) => names.iter().any(|name| book.pool(name).is_some_and(|pool| can(name, pool))),
         None => book.open_pools(family).any(|(name, pool, _)| {
-            pool.object.spec.auto_assign && seeker.is_served_by(name, pool, None).is_ok()
+            pool.object.spec.auto_assign && seeker.is_served_by(name, pool, family, None).is_ok()
         }),
     }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use landfall_crds::address::Family;
 use landfall_crds::{
     Announce, Candidate, Claim, ClaimRef, ClaimTerms, Fallback, IPPool, Placement, Port, Protocol,
     TrafficPolicy, VirtualIPSpec,
@@ -28,6 +29,8 @@ pub struct Claiming<'a> {
     pub key: &'a ServiceKey,
     /// What it asks for; nothing where that is not understood, and then what was recorded stays.
     pub request: Option<&'a Request>,
+    /// The family of the address.
+    pub family: Family,
     /// Whether the address's pool requires source ranges.
     pub requires_ranges: bool,
     /// By what it names the address's pool, if it does.
@@ -88,7 +91,7 @@ impl Claiming<'_> {
             (None, None) => (asks_for_internal(self.service).unwrap_or(false), None),
         };
         let had = before.is_some_and(|terms| terms.source_ranges);
-        let source_ranges = has_source_ranges(self.service) || self.requires_ranges && had;
+        let source_ranges = has_source_ranges(self.service, self.family) || self.requires_ranges && had;
         Some(ClaimTerms { internal, named, source_ranges })
     }
 }

@@ -320,14 +320,16 @@ impl Asking<'_> {
             let party = Party::of(service, key, sharing_key);
             let pool = vip.spec.pool.as_deref().and_then(|name| view.book.pool(name));
             let clash = fits(&vip.spec, &party, None).err();
-            if clash.is_none() && !pool.is_some_and(|pool| is_withheld(service, mine, &pool.object)) {
+            if clash.is_none() && !pool.is_some_and(|pool| is_withheld(service, mine, &pool.object, family)) {
                 return None;
             }
             let (reason, why) = match clash {
                 Some(clash) => (clash.reason, clash.text),
                 None => (
                     reasons::SOURCE_RANGES_REQUIRED,
-                    "its pool requires source ranges of everyone on it: give the Service some".to_owned(),
+                    format!(
+                        "its pool requires {family} source ranges of everyone on it: give the Service some"
+                    ),
                 ),
             };
             let message = format!("{address} is shared and cannot be kept after the last edit, for {why}");
@@ -344,12 +346,12 @@ impl Asking<'_> {
     }
 }
 
-/// Whether an address is kept but not announced, since its pool requires source ranges and the Service
-/// has given up those that it had. A pool that came to require them later withholds nothing.
-pub fn is_withheld(service: &Service, claim: &Claim, pool: &IPPool) -> bool {
+/// Whether an address of this family is kept but not announced, since its pool requires source ranges and the
+/// Service has given up those that it had. A pool that came to require them later withholds nothing.
+pub fn is_withheld(service: &Service, claim: &Claim, pool: &IPPool, family: Family) -> bool {
     pool.spec.require_source_ranges
         && claim.terms.as_ref().is_some_and(|terms| terms.source_ranges)
-        && !has_source_ranges(service)
+        && !has_source_ranges(service, family)
 }
 
 /// The pool that an address is said to be taken from. A VirtualIP that names a pool keeps to it,

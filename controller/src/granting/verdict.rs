@@ -115,7 +115,7 @@ fn adoptable(
         let found = view.book.pool_of(*address).and_then(|name| Some((name, view.book.pool(name)?)));
         let Some((name, pool)) = found else { return Err(format!("no IPPool holds {address}")) };
         let seeker = Seeker { view, service, key, request: &request, given: &[], instead_of: None };
-        if let Err(refused) = seeker.is_served_by(name, pool, Some(*address)) {
+        if let Err(refused) = seeker.is_served_by(name, pool, family, Some(*address)) {
             return Err(format!("pool {name} {}", refused.text));
         }
         let seeking = Seeking { service, key, sharing_key: request.sharing_key.as_deref() };

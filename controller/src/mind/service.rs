@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
+use landfall_crds::address::Family;
 use landfall_crds::{ClaimRef, VirtualIPSpec, virtual_ip_name};
 
 use super::subject::{Subject, exactly};
@@ -201,10 +202,12 @@ impl Mind {
         let named = pool.and_then(|(name, pool)| names_by(request?, name, pool));
         let pool = pool.map(|(_, pool)| Arc::clone(&pool.object));
         let requires_ranges = pool.as_ref().is_some_and(|pool| pool.spec.require_source_ranges);
+        let family = Family::of(address);
         let claiming = Claiming {
             service,
             key,
             request,
+            family,
             requires_ranges,
             named: named.as_deref(),
             settled,
@@ -226,7 +229,7 @@ impl Mind {
         );
         let standing = current.and_then(|spec| spec.placement.as_ref());
         let withheld = match (claim_in(&spec.claims, key), &pool) {
-            (Some(claim), Some(pool)) => is_withheld(service, claim, pool),
+            (Some(claim), Some(pool)) => is_withheld(service, claim, pool, family),
             _ => false,
         };
         let candidates =

@@ -8,7 +8,6 @@ use k8s_openapi::api::discovery::v1::Endpoint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use landfall_controller::effects::Effect;
 use landfall_controller::granting::request::{Request, families, read};
-use landfall_controller::granting::source_ranges::has_source_ranges;
 use landfall_controller::granting::verdict::{addresses, has_our_finalizer, ingress, is_load_balancer};
 use landfall_controller::status::{OURS, conditions_of};
 use landfall_controller::world::virtual_ips::{key_of_claim, last_holder};
@@ -20,6 +19,7 @@ use landfall_crds::{
 
 use crate::api::Api;
 use crate::ledger::{Ledger, holder};
+use crate::sources::are_limited;
 
 /// `i4_unique`: a controller's write never makes a Service show an address that another one shows, unless
 /// both claim its VirtualIP and can be there beside each other.
@@ -199,7 +199,7 @@ pub fn by_the_rules(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&Vir
                 service.metadata.labels.as_ref().unwrap_or(&unlabelled),
             )
             && in_scope(pool, &request)
-            && (!spec.require_source_ranges || has_source_ranges(service))
+            && (!spec.require_source_ranges || are_limited(service, Family::of(address)))
     };
     let services = ledger.services(&name);
     let namespaces = ledger.namespaces(&claim.namespace);
@@ -384,6 +384,7 @@ pub fn quiet(api: &Api, ledger: &Ledger) {
     every_service_has_what_its_condition_says(api);
     every_claim_says_what_its_service_is_like(api, ledger);
     policy_local_is_announced_where_its_endpoints_are(api);
+    who_gives_source_ranges_up_is_not_announced(api);
     what_is_not_ours_bears_no_mark(api);
     history(api, ledger);
 }
@@ -432,6 +433,28 @@ fn policy_local_is_announced_where_its_endpoints_are(api: &Api) {
                 candidates.is_subset(&nodes),
                 "local: {candidates:?} may announce {family} of {}, which has endpoints on {nodes:?}",
                 holder(claim)
+            );
+        }
+    }
+}
+
+/// Of an address whose pool requires source ranges, nobody is announced who had some and has none of its family
+/// any more.
+fn who_gives_source_ranges_up_is_not_announced(api: &Api) {
+    for vip in api.vips.values() {
+        let pool = vip.spec.pool.as_ref().and_then(|name| api.pools.get(name));
+        if !pool.is_some_and(|pool| pool.spec.require_source_ranges) {
+            continue;
+        }
+        let family = Family::of(vip.address().unwrap());
+        let had = |claim: &&Claim| claim.terms.as_ref().is_some_and(|terms| terms.source_ranges);
+        for claim in vip.spec.claims.iter().filter(had) {
+            let candidates = vip.spec.placement.iter().flat_map(|placement| &placement.candidates).count();
+            assert!(
+                candidates == 0 || are_limited(&api.services[&holder(claim)], family),
+                "ranges: {} is open to all of {family} at {:?}",
+                holder(claim),
+                vip.metadata.name
             );
         }
     }

@@ -402,8 +402,15 @@ fn make_internal(service: &mut Service, random: &mut Random) {
 
 fn ranges(service: &mut Service, random: &mut Random) {
     annotate(service, annotations::SOURCE_RANGES, None);
-    let field = [Some("192.168.0.0/16"), Some("0.0.0.0/0"), None, None];
-    let field = random.pick(&field).map(|range| vec![range.to_owned()]);
+    let field = [
+        Some("192.168.0.0/16"),
+        Some("fd00::/8"),
+        Some("192.168.0.0/16,fd00::/8"),
+        Some("0.0.0.0/0"),
+        None,
+        None,
+    ];
+    let field = random.pick(&field).map(|ranges| ranges.split(',').map(str::to_owned).collect());
     service.spec.as_mut().unwrap().load_balancer_source_ranges = field;
     if random.once_in(6) {
         annotate(service, annotations::SOURCE_RANGES, Some("192.168.0.0/16"));

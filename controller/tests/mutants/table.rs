@@ -279,7 +279,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mistake(
         "a requested address needs no rule of its pool",
         "granting/choice.rs",
-        "serves(pool, &self.asker(name, pool), self.view.default_deny)?;",
+        "serves(pool, &self.asker(name, pool, family), self.view.default_deny)?;",
         r"if !(MUTANT && address.is_some()) {
             ORIGINAL
         }",
