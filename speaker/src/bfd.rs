@@ -7,6 +7,7 @@
 //! - [`timing`]: intervals, their negotiation by Poll Sequences, jitter
 //! - [`auth`]: Meticulous Keyed SHA1, keys and their rotation; `replay` is its memory
 //! - [`session`]: all of it together, and what its caller has to do
+//! - [`sessions`]: all sessions of this node, and what they may cost
 //! - [`discriminators`]: numbers for the sessions of one process
 
 pub mod auth;
@@ -19,6 +20,7 @@ mod lan_tests;
 mod remote;
 mod replay;
 pub mod session;
+pub mod sessions;
 pub mod state;
 #[cfg(test)]
 mod story;

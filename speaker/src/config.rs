@@ -20,6 +20,10 @@ pub struct Options {
     /// Where the speaker keeps what it knows, so that it can restart while the API server is away.
     #[arg(long, env = "LANDFALL_STATE_DIR", value_name = "FOLDER", default_value = "/var/lib/landfall")]
     pub state_dir: PathBuf,
+    /// Where the keys are by which speakers know each other, as a Secret is mounted. Without any, nobody is asked
+    /// who he is.
+    #[arg(long, env = "LANDFALL_KEYS_DIR", value_name = "FOLDER", default_value = "/etc/landfall/keys")]
+    pub keys_dir: PathBuf,
     /// Where /metrics, /healthz and /readyz are served.
     #[arg(long, env = "LANDFALL_LISTEN", value_name = "ADDRESS", default_value_t = default_listen())]
     pub listen: SocketAddr,

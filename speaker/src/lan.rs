@@ -117,6 +117,22 @@ impl Link {
     pub fn has_on_link(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|own| own.contains(&address))
     }
+
+    /// The address at which the speakers of other nodes watch this link: the first global IPv4 address, or
+    /// else a global IPv6 address, or else the link-local one.
+    pub fn watched_at(&self) -> Option<IpAddr> {
+        let own = || self.addresses.iter().map(IpNet::addr);
+        let v4 = own().find(|address| address.is_ipv4() && is_global(*address));
+        v4.or_else(|| own().find(|address| is_global(*address))).or_else(|| own().find(IpAddr::is_ipv6))
+    }
+}
+
+/// Whether an address is neither loopback nor link-local.
+pub fn is_global(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    }
 }
 
 /// Another speaker, as its Speaker object tells.

@@ -13,5 +13,6 @@ pub mod liveness;
 pub mod metrics;
 pub mod mind;
 pub mod ownership;
+pub mod seal;
 pub mod sys;
 pub mod wire;

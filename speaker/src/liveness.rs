@@ -1,7 +1,8 @@
 //! Who is alive: heartbeats between speakers on every LAN that two of them share.
 //!
-//! A pure machine. It knows nothing of what is announced, nor of datagrams: it says when a heartbeat is
-//! due and is told when one was heard, so that another way to watch can take its place.
+//! A pure machine. It knows nothing of what is announced, nor of packets: heartbeats are sent by
+//! [`bfd`](crate::bfd), and it is told when one was heard and when the next is to be expected. The state of
+//! a session is not asked for: whoever says Down lives.
 //!
 //! Beside each peer it watches the LAN itself. A link with peers on which none is heard is *alone*; one
 //! on which no other station is heard either is *isolated*, and what is decided there counts for less.
@@ -10,7 +11,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::lan::{LinkIndex, NodeName};
-use crate::mind::rng::Rng;
 
 mod due;
 mod state;
@@ -20,10 +20,10 @@ mod verification;
 
 use state::{LinkState, Process, Session};
 
-/// How fast heartbeats are sent and how many may be missed.
+/// How fast heartbeats come and how many may be missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// The longest time between two heartbeats; the shortest is three quarters of it.
+    /// The longest time between two heartbeats.
     pub interval: Duration,
     /// After this many intervals of silence a peer is dead.
     pub multiplier: u32,
@@ -33,6 +33,11 @@ impl Timing {
     /// The silence after which a peer is dead.
     pub fn detection(&self) -> Duration {
         self.interval * self.multiplier
+    }
+
+    /// A heartbeat that did not come after as long is late: the longest interval and a little for the way.
+    fn late(&self) -> Duration {
+        self.interval + self.interval / 20
     }
 }
 
@@ -51,11 +56,15 @@ pub enum Event<'a> {
         instance: u64,
         /// It says that it hears nobody there.
         isolated: bool,
+        /// When the next is to be expected from now on, if it told.
+        timing: Option<Timing>,
     },
     /// A frame of any other station came in on a link.
     Station(LinkIndex),
     /// The kernel of a peer answered for the node's own address.
     Answered(LinkIndex, &'a NodeName),
+    /// The kernel of a peer says that nobody listens there: its process is gone.
+    Ended(LinkIndex, &'a NodeName),
     /// A witness heard a peer, so long ago.
     Vouched {
         /// The link on which it was asked for the peer.
@@ -84,8 +93,8 @@ pub enum Event<'a> {
 /// What liveness wants done or known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Send a heartbeat to every peer that is watched on the link.
-    Beat(LinkIndex),
+    /// Have a peer answer at once, and let it know at once how things are here.
+    Ask(LinkIndex, NodeName),
     /// No peer is heard there: ask the gateway and other stations, to learn whether the LAN is.
     AskLan(LinkIndex),
     /// A peer is late: ask its kernel whether the node is there.
@@ -139,8 +148,8 @@ const STATION_CAUTION: Duration = Duration::from_secs(30);
 /// The machine; see the module.
 #[derive(Clone, Debug)]
 pub struct Liveness {
+    /// That of links, and of peers that were not heard yet.
     timing: Timing,
-    rng: Rng,
     links: BTreeMap<LinkIndex, LinkState>,
     sessions: BTreeMap<(LinkIndex, NodeName), Session>,
     processes: BTreeMap<NodeName, Process>,
@@ -150,20 +159,21 @@ pub struct Liveness {
 
 impl Liveness {
     /// Watches nobody yet.
-    pub fn new(timing: Timing, rng: Rng) -> Self {
+    pub fn new(timing: Timing) -> Self {
         let (links, sessions, processes) = Default::default();
-        Self { timing, rng, links, sessions, processes, deadline: None }
+        Self { timing, links, sessions, processes, deadline: None }
     }
 
     /// Takes an event in and pushes what follows from it.
     pub fn handle(&mut self, now: Instant, event: Event<'_>, out: &mut Vec<Action>) {
         match event {
             Event::Watch(wanted) => self.watch(now, wanted, out),
-            Event::Heard { link, node, instance, isolated } => {
-                self.heard(now, link, node, instance, isolated, out);
+            Event::Heard { link, node, instance, isolated, timing } => {
+                self.heard(now, link, node, (instance, isolated, timing), out);
             }
             Event::Station(link) => self.station(now, link, out),
-            Event::Answered(link, node) => self.answered(link, node),
+            Event::Answered(link, node) => self.answered(now, link, node),
+            Event::Ended(link, node) => self.ended(now, link, node, out),
             Event::Vouched { link, node, ago } => self.vouched(now, link, node, ago, out),
             Event::Goodbye { node, instance } => self.goodbye(node, instance, out),
             Event::Gap { long } => self.gap(now, long, out),
@@ -224,11 +234,6 @@ impl Liveness {
         !is_watching || self.links.get(&link).is_some_and(|state| now < state.heard() + self.doubt())
     }
 
-    /// A heartbeat that did not come after as long is late: the longest interval and a little for the way.
-    fn late(&self) -> Duration {
-        self.timing.interval + self.timing.interval / 20
-    }
-
     /// A silence for longer than this is doubtful.
     fn doubt(&self) -> Duration {
         self.timing.interval * 3 / 2
@@ -258,7 +263,6 @@ impl Liveness {
             let state = self.links.entry(*link).or_insert_with(|| LinkState {
                 // Where nobody else may announce there is nothing to listen for.
                 settled_at: if nodes.is_empty() { now } else { now + settling },
-                next_beat: now,
                 next_ask: now,
                 speaker_heard: now,
                 has_grace: false,
@@ -273,16 +277,15 @@ impl Liveness {
                 state.isolated_since = None;
             }
             for node in nodes {
-                self.sessions.entry((*link, node.clone())).or_insert_with(|| {
-                    state.next_beat = now;
-                    Session {
-                        verdict: Verdict::NeverHeard,
-                        heard: now,
-                        truly_heard: None,
-                        has_grace: false,
-                        isolated_since: None,
-                        verification: None,
-                    }
+                self.sessions.entry((*link, node.clone())).or_insert_with(|| Session {
+                    verdict: Verdict::NeverHeard,
+                    timing: self.timing,
+                    heard: now,
+                    truly_heard: None,
+                    has_grace: false,
+                    isolated_since: None,
+                    has_ended: false,
+                    verification: None,
                 });
             }
         }
@@ -295,8 +298,7 @@ impl Liveness {
         now: Instant,
         link: LinkIndex,
         node: &NodeName,
-        instance: u64,
-        isolated: bool,
+        (instance, isolated, timing): (u64, bool, Option<Timing>),
         out: &mut Vec<Action>,
     ) {
         if !self.accepts(node, instance) || !self.sessions.contains_key(&(link, node.clone())) {
@@ -312,14 +314,15 @@ impl Liveness {
         }
         let Some(session) = self.sessions.get_mut(&(link, node.clone())) else { return };
         (session.heard, session.truly_heard, session.has_grace) = (now, Some(now), false);
-        session.verification = None;
+        (session.verification, session.has_ended) = (None, false);
+        session.timing = timing.unwrap_or(session.timing);
         if isolated {
             session.isolated_since.get_or_insert(now);
         } else {
             session.isolated_since = None;
         }
         let verdict = match session.isolated_since {
-            Some(since) if since + self.timing.detection() <= now => Verdict::Deaf,
+            Some(since) if since + session.timing.detection() <= now => Verdict::Deaf,
             _ => Verdict::Alive,
         };
         let former = std::mem::replace(&mut session.verdict, verdict);
@@ -328,7 +331,8 @@ impl Liveness {
             (Verdict::Alive | Verdict::Deaf, _) if former == verdict => {}
             _ => out.push(Action::Alive(link, node.clone())),
         }
-        self.wake_by(now + self.late());
+        let late = session.timing.late();
+        self.wake_by(now + late);
         self.look_at_verifications(now, link);
         let doubt = self.doubt();
         let Some(state) = self.links.get_mut(&link) else { return };
@@ -341,7 +345,7 @@ impl Liveness {
         state.isolated_since = None;
         if was_alone {
             // Let the peers know at once that this node hears again, and what it has to say.
-            state.next_beat = now;
+            self.ask_all(link, out);
             out.push(Action::Reached(link));
             self.due(now, out);
         }
@@ -360,17 +364,25 @@ impl Liveness {
         if state.isolated_since.take().is_some() {
             if state.reached_by_station.is_none_or(|last| last + STATION_CAUTION <= now) {
                 state.reached_by_station = Some(now);
-                state.next_beat = now;
+                self.ask_all(link, out);
                 out.push(Action::Reached(link));
             }
             self.due(now, out);
         }
     }
 
-    fn answered(&mut self, link: LinkIndex, node: &NodeName) {
+    fn answered(&mut self, now: Instant, link: LinkIndex, node: &NodeName) {
         let session = self.sessions.get_mut(&(link, node.clone()));
         if let Some(verification) = session.and_then(|session| session.verification.as_mut()) {
-            verification.answered();
+            verification.answered(now);
+        }
+    }
+
+    fn ended(&mut self, now: Instant, link: LinkIndex, node: &NodeName, out: &mut Vec<Action>) {
+        if let Some(session) = self.sessions.get_mut(&(link, node.clone()))
+            && !std::mem::replace(&mut session.has_ended, true)
+        {
+            self.due(now, out);
         }
     }
 
@@ -382,8 +394,8 @@ impl Liveness {
         ago: Duration,
         out: &mut Vec<Action>,
     ) {
-        let late = self.late();
         let Some(session) = self.sessions.get_mut(&(link, node.clone())) else { return };
+        let late = session.timing.late();
         let Some(heard) = now.checked_sub(ago).filter(|heard| now < *heard + late) else { return };
         if session.verification.take().is_some() {
             session.heard = session.heard.max(heard);
@@ -396,6 +408,10 @@ impl Liveness {
         if self.sessions.iter().any(|((on, _), session)| *on == link && session.verification.is_some()) {
             self.wake_by(now);
         }
+    }
+
+    fn ask_all(&self, link: LinkIndex, out: &mut Vec<Action>) {
+        out.extend(self.watched(link).map(|(node, _)| Action::Ask(link, node.clone())));
     }
 
     fn goodbye(&mut self, node: &NodeName, instance: u64, out: &mut Vec<Action>) {

@@ -41,7 +41,7 @@ fn mind(options: &Options, node: &str) -> Mind {
         node: node.into(),
         instance: random(),
         interval: options.heartbeat_interval,
-        multiplier: options.detect_multiplier.get().into(),
+        multiplier: options.detect_multiplier,
         seed: random(),
     })
 }

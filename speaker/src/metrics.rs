@@ -1,5 +1,7 @@
 //! What the speaker counts, under `/metrics`.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
@@ -7,11 +9,13 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabel
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::bfd::discard::Discard;
 use crate::mind::counters::Counters;
+use crate::seal::SealError;
 
 /// Everything that the drivers count. Clones count together.
 #[derive(Clone, Debug, Default)]
@@ -251,7 +255,18 @@ impl Collector for MindCounters {
             now.witnesses_asked,
         )?;
         plain("queries", "Questions to a peer because something it said was missed", now.queries_sent)?;
+        plain("sessions_came_up", "Times that a BFD session with a peer came up", now.sessions_came_up)?;
+        plain(
+            "sessions_went_down",
+            "Times that a BFD session with a peer went down",
+            now.sessions_went_down,
+        )?;
         plain("gaps", "Times that this process was not run for longer than the detection time", now.gaps)?;
+        let pace = ConstGauge::new(now.heartbeat_interval.as_secs_f64());
+        let help =
+            "The interval at which each peer is sent a heartbeat; more than was asked for with many peers";
+        let name = "heartbeat_interval_seconds";
+        pace.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         let mut by_reason = |name: &str, help: &str, counts: &[(&str, u64)]| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             counts.iter().try_for_each(|(reason, count)| {
@@ -274,8 +289,19 @@ impl Collector for MindCounters {
             ("Invalid", now.datagrams_invalid),
             ("Stale", now.datagrams_stale),
         ];
-        by_reason("datagrams_ignored", "Datagrams that were not believed, by reason", &datagrams)
+        by_reason("datagrams_ignored", "Datagrams that were not believed, by reason", &datagrams)?;
+        let mut heartbeats = Discard::ALL
+            .map(|discard| (discard.label(), count(&now.heartbeats_discarded, &discard)))
+            .to_vec();
+        heartbeats.push(("Unproven", now.heartbeats_unproven));
+        by_reason("heartbeats_ignored", "Heartbeats that were not believed, by reason", &heartbeats)?;
+        let seals = SealError::ALL.map(|error| (error.label(), count(&now.seals_refused, &error)));
+        by_reason("messages_ignored", "Messages whose seal was not believed, by reason", &seals)
     }
+}
+
+fn count<K: Eq + Hash>(counts: &HashMap<K, u64>, key: &K) -> u64 {
+    counts.get(key).copied().unwrap_or_default()
 }
 
 /// Lets metrics of different types pass through one closure.
@@ -291,6 +317,8 @@ impl<M: prometheus_client::registry::Metric> Register for M {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -301,13 +329,22 @@ mod tests {
         metrics.announced.get_or_create(&labels).set(1);
         metrics.count_traffic(Traffic::Frame, TrafficResult::Sent);
         metrics.count_write(WriteKind::VirtualIP, WriteResult::Done);
-        metrics.mind.publish(&Counters { answers_sent: 3, datagrams_stale: 2, ..Counters::default() });
+        let wrong = Discard::Auth(crate::bfd::auth::AuthError::WrongHash);
+        metrics.mind.publish(&Counters {
+            answers_sent: 3,
+            datagrams_stale: 2,
+            heartbeats_discarded: HashMap::from([(wrong, 4)]),
+            heartbeat_interval: Duration::from_millis(200),
+            ..Counters::default()
+        });
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
             "landfall_speaker_takeovers_total 1",
             "landfall_speaker_answers_total 3",
             r#"landfall_speaker_datagrams_ignored_total{reason="Stale"} 2"#,
+            r#"landfall_speaker_heartbeats_ignored_total{reason="AuthWrongHash"} 4"#,
+            "landfall_speaker_heartbeat_interval_seconds 0.2",
             r#"landfall_speaker_announced{address="192.168.10.50",interface="eth0"} 1"#,
             r#"landfall_speaker_lan_total{what="Frame",result="Sent"} 1"#,
             r#"landfall_speaker_api_writes_total{kind="VirtualIP",result="Done"} 1"#,

@@ -5,21 +5,24 @@
 //! addresses are mine) and [`announcing`](crate::announcing) (what is sent and answered on the LAN).
 //! Here is only who tells whom.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
 use crate::announcing::{self, Announcing};
+use crate::bfd::sessions::Sessions;
 use crate::lan::{LinkIndex, NodeName};
 use crate::liveness::{self, Liveness, Timing};
 use crate::ownership::{self, Ownership};
-use crate::wire::speech::{Body, Header, SpeechRepr};
+use crate::seal::{Sealer, Windows};
 
 pub mod counters;
 mod dispatch;
 mod exchange;
 mod explain;
 pub mod facts;
+mod hearing;
 pub mod hush;
 pub(crate) mod rng;
 mod speaking;
@@ -48,15 +51,17 @@ pub struct Config {
     /// The longest time between two heartbeats.
     pub interval: Duration,
     /// After so many intervals of silence a peer is dead.
-    pub multiplier: u32,
-    /// What all jitter comes from.
+    pub multiplier: NonZeroU8,
+    /// What all jitter comes from, and numbers that strangers must not guess: it comes from the operating
+    /// system.
     pub seed: u64,
 }
 
 impl Config {
     /// The usual pace: 100 ms, three times.
     pub fn new(node: NodeName, instance: u64) -> Self {
-        Self { node, instance, interval: Duration::from_millis(100), multiplier: 3, seed: instance }
+        const THREE: NonZeroU8 = NonZeroU8::MIN.saturating_add(2);
+        Self { node, instance, interval: Duration::from_millis(100), multiplier: THREE, seed: instance }
     }
 }
 
@@ -69,6 +74,9 @@ pub struct Mind {
     instance: u64,
     detection: Duration,
     facts: Facts,
+    sessions: Sessions,
+    sealer: Sealer,
+    windows: Windows<NodeName>,
     liveness: Liveness,
     ownership: Ownership,
     announcing: Announcing,
@@ -87,13 +95,17 @@ impl Mind {
     ///
     /// It decides nothing before it was told of links and of peers, even if there are none.
     pub fn new(config: Config) -> Self {
-        let timing = Timing { interval: config.interval, multiplier: config.multiplier };
+        let Config { interval, multiplier, .. } = config;
+        let timing = Timing { interval, multiplier: multiplier.get().into() };
         let mut rng = Rng::new(config.seed);
         Self {
             instance: config.instance,
             detection: timing.detection(),
             facts: Facts::new(config.node),
-            liveness: Liveness::new(timing, Rng::new(rng.next_u64())),
+            sessions: Sessions::new(interval, multiplier, Rng::new(rng.next_u64())),
+            sealer: Sealer::new(1),
+            windows: Windows::default(),
+            liveness: Liveness::new(timing),
             ownership: Ownership::new(timing),
             announcing: Announcing::new(Rng::new(rng.next_u64())),
             exchange: Exchange::default(),
@@ -133,6 +145,12 @@ impl Mind {
             Event::Datagram { link, from, ttl, payload } => {
                 self.datagram(now, link, from, ttl, &payload, out)
             }
+            Event::NobodyListens { link, to } => {
+                if let Some(node) = self.facts.peer_at(link, to).cloned() {
+                    self.watch(now, liveness::Event::Ended(link, &node), out);
+                }
+            }
+            Event::Keys(keys) => self.set_keys(now, keys, out),
             Event::Deadline => self.deadline(now, out),
             Event::Leave => self.own(now, ownership::Event::Leave, out),
         }
@@ -142,6 +160,7 @@ impl Mind {
     /// When it wants to be told [`Event::Deadline`]. It may have passed already.
     pub fn next_deadline(&self) -> Option<Instant> {
         [
+            self.sessions.next_deadline(),
             self.liveness.next_deadline(),
             self.ownership.next_deadline(),
             self.announcing.next_deadline(),
@@ -170,9 +189,8 @@ impl Mind {
 
     /// Silence proves nothing when this process itself was not run.
     fn notice_gap(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let Some(late) = self.liveness.next_deadline().and_then(|due| now.checked_duration_since(due)) else {
-            return;
-        };
+        let due = self.sessions.next_deadline().into_iter().chain(self.liveness.next_deadline()).min();
+        let Some(late) = due.and_then(|due| now.checked_duration_since(due)) else { return };
         if late >= self.detection {
             self.counters.gaps += 1;
         }
@@ -192,51 +210,26 @@ impl Mind {
             let watched: BTreeMap<_, Vec<_>> =
                 sessions.map(|(link, peers)| (*link, peers.keys().cloned().collect())).collect();
             self.watch(now, liveness::Event::Watch(&watched), out);
+            let with = |(link, peers): (&LinkIndex, &Vec<NodeName>)| {
+                peers.iter().map(|node| (*link, node.clone())).collect::<Vec<_>>()
+            };
+            let wanted: BTreeSet<_> = watched.iter().flat_map(with).collect();
+            let mut outcomes = Vec::new();
+            self.sessions.follow(now, &wanted, &mut outcomes);
+            self.counters.heartbeat_interval = self.sessions.pace();
+            self.beat(outcomes, out);
         }
         self.exchange.retain(|node| self.facts.has_peer(node));
+        self.windows.retain(|node| self.facts.has_peer(node));
         self.own(now, ownership::Event::Around, out);
     }
 
-    fn datagram(
-        &mut self,
-        now: Instant,
-        link: LinkIndex,
-        from: IpAddr,
-        ttl: u8,
-        payload: &[u8],
-        out: &mut Vec<Action>,
-    ) {
-        self.counters.datagrams_received += 1;
-        if ttl != 255 {
-            self.counters.datagrams_routed += 1;
-            return;
-        }
-        let Some(node) = self.facts.peer_at(link, from).cloned() else {
-            self.counters.datagrams_unknown_sender += 1;
-            return;
-        };
-        let Ok(SpeechRepr { header, body }) = SpeechRepr::parse_payload(payload) else {
-            self.counters.datagrams_invalid += 1;
-            return;
-        };
-        let Header { instance, isolated, .. } = header;
-        if !self.liveness.accepts(&node, instance) {
-            self.counters.datagrams_stale += 1;
-            return;
-        }
-        if body == Body::Goodbye {
-            return self.watch(now, liveness::Event::Goodbye { node: &node, instance }, out);
-        }
-        self.watch(now, liveness::Event::Heard { link, node: &node, instance, isolated }, out);
-        self.own(now, ownership::Event::Said(&node, &header, &body), out);
-        match body {
-            Body::DoYouHear(address) => self.testify(now, &node, address, out),
-            Body::Hear { address, ago } => self.witness(now, address, ago, out),
-            _ => {}
-        }
-    }
-
     fn deadline(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.sessions.next_deadline().is_some_and(|due| due <= now) {
+            let mut outcomes = Vec::new();
+            self.sessions.handle_deadline(now, &mut outcomes);
+            self.beat(outcomes, out);
+        }
         if self.liveness.next_deadline().is_some_and(|due| due <= now) {
             self.watch(now, liveness::Event::Deadline, out);
         }

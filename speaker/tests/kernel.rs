@@ -320,6 +320,37 @@ async fn datagrams_carry_a_ttl_of_255_and_say_so_on_arrival() {
 }
 
 #[tokio::test]
+async fn a_kernel_says_where_nobody_listens() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new().await;
+    for (ours, theirs) in [("192.168.10.11", "192.168.10.99"), ("fd00::11", "fd00::99")] {
+        let (ours, theirs): (IpAddr, IpAddr) = (ours.parse().unwrap(), theirs.parse().unwrap());
+        wire.ours.enter();
+        let socket = DatagramSocket::open(LinkIndex(wire.ours.link), "lan0", ours, PORT).unwrap();
+        assert!(socket.source_port() >= 49_152, "RFC 5881 section 4");
+        assert_eq!(socket.nobody_listens().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        let start = Instant::now();
+        while !matches!(socket.nobody_listens(), Ok(Some(to)) if to == theirs) {
+            assert!(start.elapsed() < LIMIT, "nothing was said of {theirs}");
+            socket.send(theirs, b"alive?").unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // What came of earlier ones hinders no later one.
+        wire.theirs.enter();
+        let far = DatagramSocket::open(LinkIndex(wire.theirs.link), "lan1", theirs, PORT).unwrap();
+        socket.send(theirs, b"alive!").unwrap();
+        let mut buffer = [0; 64];
+        let start = Instant::now();
+        while !matches!(far.receive(&mut buffer), Ok(Some(got)) if got.payload == b"alive!") {
+            assert!(start.elapsed() < LIMIT, "nothing came to {theirs}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_kernel_takes_a_frame_of_our_own_for_a_datagram() {
     if !is_root() {
         return;
@@ -331,7 +362,7 @@ async fn the_kernel_takes_a_frame_of_our_own_for_a_datagram() {
         let (ours, theirs): (IpAddr, IpAddr) = (ours.parse().unwrap(), theirs.parse().unwrap());
         wire.theirs.enter();
         let far = DatagramSocket::open(LinkIndex(wire.theirs.link), "lan1", theirs, PORT).unwrap();
-        let frame = direct::frame((OUR_MAC, ours), (OTHER_MAC, theirs), PORT, b"alive!").unwrap();
+        let frame = direct::frame((OUR_MAC, ours), (OTHER_MAC, theirs), (PORT, PORT), b"alive!").unwrap();
         let mut buffer = [0; 64];
         let start = Instant::now();
         while !matches!(far.receive(&mut buffer), Ok(Some(got)) if (got.from, got.ttl, got.payload) == (ours, 255, b"alive!"))

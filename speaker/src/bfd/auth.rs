@@ -140,6 +140,7 @@ impl Authenticator {
         self.keys = keys;
     }
 
+    #[cfg(test)]
     pub(super) fn next_sequence(&self) -> u32 {
         self.next_sequence
     }
@@ -180,7 +181,7 @@ impl Authenticator {
         // Cheaper than the hash, so first. The number is remembered only once the hash is known to be right:
         // else anybody could shut the window in front of the true peer.
         let (sender, window) = (repr.my_discriminator, 3 * u32::from(repr.detect_mult.get()));
-        self.replay.check(sender, *sequence, window, quiet).map_err(|stale| match stale {
+        self.replay.check(sender, *sequence, window, names_us, quiet).map_err(|stale| match stale {
             Stale::Replayed => AuthError::Replayed,
             Stale::OutOfWindow => AuthError::OutOfWindow,
         })?;

@@ -1,18 +1,21 @@
 //! Which sequence numbers were seen, so that nothing is believed twice (RFC 5880 section 6.7.4).
 //!
-//! The RFC keeps one number, and forgets it after twice the detection time of silence; whoever recorded
-//! packets could then play them back and make a dead peer look alive. So two things are kept beyond it:
+//! The RFC keeps one number for the peer, and forgets it after twice the detection time of silence. Whoever
+//! recorded packets could then play them back and make a dead peer look alive; and a peer whose process has
+//! just been started anew is refused until that silence is over. Here a number is kept for each discriminator
+//! that the peer lately had: a process of ours draws a new one when it starts and counts on as long as it has
+//! it, so under one discriminator numbers only ever grow.
 //!
-//! - the last number of each discriminator that the peer lately had. A process of ours draws a new one
-//!   when it starts and counts on as long as it has it, so under one discriminator numbers only ever grow.
-//! - whether the last number is *anchored*: its packet named our own discriminator, which is random, so
-//!   it was made after we were. A recording of a former time cannot be, and so cannot keep the window
-//!   shut in front of the true peer.
+//! A discriminator that was never seen is taken from a packet that names none of ours, as the first ones of
+//! a process do. Such a packet may be a recording from before our own start, and proves nothing (see
+//! `Action::Heard`). A packet that does name us under an unknown discriminator is refused until the silence.
+
+use std::collections::VecDeque;
 
 use crate::wire::bfd::Discriminator;
 
 /// So many discriminators of a peer are remembered.
-const REMEMBERED: usize = 8;
+const REMEMBERED: usize = 64;
 /// A number is ahead of another if it is less than half a circle away (RFC 5880 treats them as circular).
 const HALF_CIRCLE: u32 = 1 << 31;
 
@@ -25,45 +28,42 @@ pub(super) enum Stale {
     OutOfWindow,
 }
 
-/// What is remembered of a peer's sequence numbers. The latest is the first.
+/// What is remembered of a peer's sequence numbers: the last of each discriminator, the latest in front.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Replay {
-    seen: [Option<(Discriminator, u32)>; REMEMBERED],
-    /// A packet that named our discriminator was heard and no silence followed: then the RFC's window
-    /// holds for whatever discriminator the peer says it has.
-    anchored: bool,
+    seen: VecDeque<(Discriminator, u32)>,
+    /// A packet that named our discriminator was heard and no silence followed: bfd.AuthSeqKnown.
+    is_known: bool,
 }
 
 impl Replay {
-    /// Whether a packet may be new. `window` is three times its detect mult; `quiet` says that nothing
-    /// was heard for twice the detection time, as bfd.AuthSeqKnown says it.
+    /// Whether a packet may be new. `window` is three times its detect mult; `names_us` says that it carries
+    /// our discriminator, `quiet` that nothing was heard for twice the detection time.
     pub(super) fn check(
         &self,
         sender: Discriminator,
         sequence: u32,
         window: u32,
+        names_us: bool,
         quiet: bool,
     ) -> Result<(), Stale> {
-        let latest = self.seen[0].filter(|_| self.anchored && !quiet);
-        let same = self.seen.iter().flatten().find(|(discriminator, _)| *discriminator == sender);
-        for (_, last) in same.into_iter().chain(&latest) {
-            match sequence.wrapping_sub(*last) {
-                0 | HALF_CIRCLE.. => return Err(Stale::Replayed),
-                ahead if ahead > window && !quiet => return Err(Stale::OutOfWindow),
-                _ => {}
-            }
+        let Some((_, last)) = self.seen.iter().find(|(discriminator, _)| *discriminator == sender) else {
+            let may_begin = quiet || !names_us || !self.is_known;
+            return if may_begin { Ok(()) } else { Err(Stale::OutOfWindow) };
+        };
+        match sequence.wrapping_sub(*last) {
+            0 | HALF_CIRCLE.. => Err(Stale::Replayed),
+            ahead if ahead > window && !quiet => Err(Stale::OutOfWindow),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Remembers a packet that was checked and whose hash is right.
     pub(super) fn accept(&mut self, sender: Discriminator, sequence: u32, names_us: bool, quiet: bool) {
-        self.anchored = names_us || self.anchored && !quiet;
-        let is_sender =
-            |entry: &Option<(Discriminator, u32)>| entry.is_some_and(|(known, _)| known == sender);
+        self.is_known = names_us || self.is_known && !quiet;
         // A new one takes the place of the one that was heard longest ago.
-        let place = self.seen.iter().position(is_sender).unwrap_or(REMEMBERED - 1);
-        self.seen[..=place].rotate_right(1);
-        self.seen[0] = Some((sender, sequence));
+        self.seen.retain(|(discriminator, _)| *discriminator != sender);
+        self.seen.truncate(REMEMBERED - 1);
+        self.seen.push_front((sender, sequence));
     }
 }

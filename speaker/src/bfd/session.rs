@@ -17,7 +17,7 @@
 //! # Where it departs from the RFC
 //! - `steady_pace` does without the slow start of section 6.8.3, for peers that are known to be speakers.
 //! - [`Event::Ask`] sends a packet out of turn, which section 6.5 forbids: once for each silence.
-//! - Sequence numbers are remembered for longer; see `replay`.
+//! - Sequence numbers are remembered for longer, and for each discriminator of the peer; see `replay`.
 //! - A packet with the discriminator of this very session as its sender's is refused.
 //!
 //! [`Discriminators::contains`]: super::discriminators::Discriminators::contains
@@ -50,8 +50,7 @@ pub struct Config {
     pub keys: Option<Arc<Keys>>,
     /// Its discriminator: unique on this node, random.
     pub discriminator: Discriminator,
-    /// The sequence number of its first packet: random, or the [next one](Session::next_sequence) of the
-    /// session that it continues. Another one is refused for twice the detection time.
+    /// The sequence number of its first packet: random, so that nobody can foresee it.
     pub first_sequence: u32,
 }
 
@@ -67,6 +66,9 @@ pub enum Event<'a> {
     },
     /// The time that `next_deadline` named has come.
     Deadline,
+    /// The same, while other sessions of the link send: so does this one, if three quarters of its interval
+    /// have passed. The time to its next packet is drawn from this, so that they go on together.
+    Beat(Rng),
     /// Something is late: ask the peer to answer at once. Until something is heard this has an effect once.
     Ask,
     /// Switch it on, or off: then it tells the peer AdminDown. It is on at first. What is switched off
@@ -165,13 +167,17 @@ impl Session {
 
     /// Takes an event in and pushes what follows from it.
     pub fn handle(&mut self, now: Instant, event: Event<'_>, out: &mut Vec<Action>) {
-        let (mut answers, mut asks) = (false, false);
+        let (mut answers, mut asks, mut joins) = (false, false, false);
         match event {
             Event::Received { payload, ttl } => match self.receive(now, payload, ttl, out) {
                 Ok(polling) => answers = polling == Polling::Poll,
                 Err(discard) => return out.push(Action::Discarded(discard)),
             },
             Event::Deadline => self.expire(now, out),
+            Event::Beat(rng) => {
+                (self.rng, joins) = (rng, true);
+                self.expire(now, out);
+            }
             Event::Ask => {
                 asks = !std::mem::replace(&mut self.has_asked, true);
                 if asks {
@@ -185,13 +191,24 @@ impl Session {
             Event::SetTiming(timing) => self.negotiation.want(timing),
             Event::SetKeys(keys) => self.auth.set_keys(keys),
         }
-        self.speak(now, answers, asks, out);
+        let joins = joins && self.may_send_since().is_some_and(|at| at <= now);
+        self.speak(now, answers, asks || joins, out);
     }
 
     /// When it wants to be woken. It may be woken early.
     pub fn next_deadline(&self) -> Option<Instant> {
         let enables = self.held_until.filter(|_| self.is_enabled && self.state == State::AdminDown);
         [self.next_send, self.expires(), enables].into_iter().flatten().min()
+    }
+
+    /// When the next packet is due that nobody asked for.
+    pub fn next_send(&self) -> Option<Instant> {
+        self.next_send
+    }
+
+    /// From when on the next packet may be sent (RFC 5880 section 6.8.7).
+    fn may_send_since(&self) -> Option<Instant> {
+        Some(self.last_sent? + self.pace? * 3 / 4)
     }
 
     /// Its state.
@@ -208,6 +225,14 @@ impl Session {
     pub fn detection_time(&self) -> Option<Duration> {
         self.remote.heard?;
         Some(self.negotiation.detection_time(self.remote.detect_mult, self.remote.desired_min_tx))
+    }
+
+    /// The longest time to the peer's next packet, and after how many of these it is gone, as they are
+    /// negotiated now.
+    pub fn expected(&self) -> (Duration, u32) {
+        let multiplier = self.remote.detect_mult;
+        let detection = self.negotiation.detection_time(multiplier, self.remote.desired_min_tx);
+        (detection / u32::from(multiplier.get()), multiplier.get().into())
     }
 
     /// The time between two packets of its own before jitter, as it is negotiated now; nothing if the
@@ -233,11 +258,6 @@ impl Session {
     /// Until when AdminDown is to be told: then the peer surely knows. Nothing while it is not AdminDown.
     pub fn held_until(&self) -> Option<Instant> {
         self.held_until
-    }
-
-    /// The sequence number of the next packet, for whoever [continues](Config::first_sequence) the session.
-    pub fn next_sequence(&self) -> u32 {
-        self.auth.next_sequence()
     }
 
     /// RFC 5880 section 6.8.6. What the caller has to answer follows from the packet's part in a poll.
@@ -323,7 +343,7 @@ impl Session {
     }
 
     /// Sends what is to be sent now (RFC 5880 section 6.8.7).
-    fn speak(&mut self, now: Instant, answers: bool, asks: bool, out: &mut Vec<Action>) {
+    fn speak(&mut self, now: Instant, answers: bool, is_wanted: bool, out: &mut Vec<Action>) {
         self.negotiation.settle(self.state == State::Up);
         if answers {
             // Whatever the state, the schedule and the interval.
@@ -339,7 +359,7 @@ impl Session {
         }
         let is_due = self.next_send.is_some_and(|at| at <= now);
         let has_news = self.said != Some(self.news());
-        if self.remote.min_rx != Micros(0) && (is_due || has_news || asks) {
+        if self.remote.min_rx != Micros(0) && (is_due || has_news || is_wanted) {
             let polling = if self.negotiation.is_polling() { Polling::Poll } else { Polling::None };
             self.send(polling, out);
             self.last_sent = Some(now);

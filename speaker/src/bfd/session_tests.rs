@@ -279,7 +279,7 @@ fn new_keys_hold_from_the_next_packet_on() {
     story.tell(Event::SetKeys(None));
     assert!(matches!(story.hear(told(State::Up))[..], [Action::Heard { .. }]));
     assert!(sent_later(&story.pass(ms(100))).iter().all(|repr| repr.auth.is_none()));
-    assert_eq!(story.session.next_sequence(), 2, "only what is signed has a number");
+    assert_eq!(story.session.auth.next_sequence(), 2, "only what is signed has a number");
 }
 
 #[test]

@@ -80,12 +80,12 @@ impl Directory {
     }
 }
 
-/// An Ethernet frame with a UDP datagram between two stations of one link, which use the same port.
+/// An Ethernet frame with a UDP datagram between two stations of one link, from a port to a port.
 /// Nothing where the addresses are of two families or the payload does not fit.
 pub fn frame(
     source: (MacAddr, IpAddr),
     destination: (MacAddr, IpAddr),
-    port: u16,
+    (source_port, port): (u16, u16),
     payload: &[u8],
 ) -> Option<Vec<u8>> {
     let ether_type = if source.1.is_ipv4() { ETHER_TYPE_IPV4 } else { ETHER_TYPE_IPV6 };
@@ -106,7 +106,7 @@ pub fn frame(
         _ => return None,
     };
     let mut header = [0; 8];
-    header[0..2].copy_from_slice(&port.to_be_bytes());
+    header[0..2].copy_from_slice(&source_port.to_be_bytes());
     header[2..4].copy_from_slice(&port.to_be_bytes());
     header[4..6].copy_from_slice(&length.to_be_bytes());
     let total = pseudo + u32::from(UDP) + u32::from(length) + sum(&header) + sum(payload);
@@ -180,11 +180,12 @@ mod tests {
     #[test]
     fn a_frame_is_what_the_kernel_would_send() {
         let frame =
-            frame((N1, address("192.168.10.11")), (N2, address("192.168.10.12")), 7931, b"alive").unwrap();
+            frame((N1, address("192.168.10.11")), (N2, address("192.168.10.12")), (49_152, 7931), b"alive")
+                .unwrap();
         assert_eq!(frame[0..14], [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
         assert_eq!(frame[14..24], [0x45, 0xc0, 0, 33, 0, 0, 0x40, 0, 255, 17]);
         assert_eq!(fold(sum(&frame[14..34])), 0, "the IPv4 checksum holds");
-        assert_eq!(frame[34..40], [0x1e, 0xfb, 0x1e, 0xfb, 0, 13]);
+        assert_eq!(frame[34..40], [0xc0, 0, 0x1e, 0xfb, 0, 13]);
         assert_eq!(&frame[42..], b"alive");
         let pseudo = sum(&frame[26..34]) + 17 + 13;
         assert_eq!(fold(pseudo + sum(&frame[34..])), 0, "the UDP checksum holds");
@@ -192,7 +193,8 @@ mod tests {
 
     #[test]
     fn ipv6_has_its_own_header() {
-        let frame = frame((N1, address("fe80::1")), (N2, address("fe80::2")), 7931, b"alive").unwrap();
+        let frame =
+            frame((N1, address("fe80::1")), (N2, address("fe80::2")), (49_152, 7931), b"alive").unwrap();
         assert_eq!(frame[12..22], [0x86, 0xdd, 0x6c, 0, 0, 0, 0, 13, 17, 255]);
         let pseudo = sum(&frame[22..54]) + 17 + 13;
         assert_eq!(fold(pseudo + sum(&frame[54..])), 0, "the UDP checksum holds");
@@ -200,9 +202,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_datagram_is_none() {
-        assert_eq!(frame((N1, address("192.168.10.11")), (N2, address("fe80::2")), 1, b""), None);
-        assert_eq!(frame((N1, address("10.0.0.1")), (N2, address("10.0.0.2")), 1, &[0; 65_536]), None);
-        assert_eq!(frame((N1, address("10.0.0.1")), (N2, address("10.0.0.2")), 1, &[0; 65_520]), None);
+        assert_eq!(frame((N1, address("192.168.10.11")), (N2, address("fe80::2")), (1, 1), b""), None);
+        assert_eq!(frame((N1, address("10.0.0.1")), (N2, address("10.0.0.2")), (1, 1), &[0; 65_536]), None);
+        assert_eq!(frame((N1, address("10.0.0.1")), (N2, address("10.0.0.2")), (1, 1), &[0; 65_520]), None);
     }
 
     #[test]

@@ -15,12 +15,11 @@
 //! announce on one of those, write its name in full.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 use landfall_crds::glob_matches;
 
-use crate::lan::{Link, LinkIndex, MacAddr};
+use crate::lan::{Link, LinkIndex, MacAddr, is_global};
 
 /// Kinds of links (`IFLA_INFO_KIND`) that lead to pods or to other nodes, not to a LAN. A dummy leads
 /// nowhere.
@@ -77,22 +76,6 @@ pub fn choose(links: &[RawLink], flag: &[String], named: &BTreeSet<String>) -> V
         .collect();
     chosen.sort_by_key(|link| link.index);
     chosen
-}
-
-/// The address at which the speakers of other nodes watch this link: the first global IPv4 address, or
-/// else a global IPv6 address, or else the link-local one.
-pub fn watched_at(link: &Link) -> Option<IpAddr> {
-    let own = || link.addresses.iter().map(IpNet::addr);
-    let v4 = own().find(|address| address.is_ipv4() && is_global(*address));
-    v4.or_else(|| own().find(|address| is_global(*address))).or_else(|| own().find(IpAddr::is_ipv6))
-}
-
-/// Whether an address is neither loopback nor link-local.
-pub fn is_global(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
-        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
-    }
 }
 
 /// Whether there can be other stations on the subnet of an address.
@@ -234,7 +217,7 @@ mod tests {
             (vec![], None),
         ] {
             let link = choose(&[link(1, "eth0", None, &addresses)], &["eth0".into()], &BTreeSet::new());
-            assert_eq!(watched_at(&link[0]), expected.map(|text| text.parse().unwrap()), "{addresses:?}");
+            assert_eq!(link[0].watched_at(), expected.map(|text| text.parse().unwrap()), "{addresses:?}");
         }
     }
 }

@@ -221,8 +221,13 @@ impl Turning {
         let mut events = Vec::new();
         self.sockets.read(source, |event| events.push(event));
         for event in events {
-            let what = if matches!(event, Event::Frame { .. }) { Traffic::Frame } else { Traffic::Datagram };
-            self.metrics.count_traffic(what, TrafficResult::Received);
+            match event {
+                Event::Frame { .. } => self.metrics.count_traffic(Traffic::Frame, TrafficResult::Received),
+                Event::Datagram { .. } => {
+                    self.metrics.count_traffic(Traffic::Datagram, TrafficResult::Received);
+                }
+                _ => {}
+            }
             self.handle(Instant::now(), event);
         }
     }

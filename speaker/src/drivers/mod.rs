@@ -26,6 +26,7 @@ pub mod gauges;
 pub mod holding;
 pub mod http;
 pub mod interfaces;
+pub mod keys;
 pub mod lan_thread;
 pub mod netlink;
 pub mod picture;

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::books::Books;
 use super::desk::Note;
+use super::keys::{KeysFolder, Unusable};
 use super::lan_thread::{Gone, LanThread};
 use super::netlink::{self, Network};
 use super::readiness::{Known, Readiness};
@@ -45,6 +46,8 @@ pub enum Error {
     #[error("/metrics, /healthz and /readyz are served no more: {0}")]
     Http(#[source] io::Error),
     #[error(transparent)]
+    Keys(#[from] Unusable),
+    #[error(transparent)]
     Gone(#[from] Gone),
 }
 
@@ -62,6 +65,7 @@ pub async fn run(
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
 
+    let (keys_folder, keys) = KeysFolder::open(&options.keys_dir)?;
     let (lan, said) = LanThread::start(mind, options.lan_port, metrics.clone()).map_err(Error::Lan)?;
     let (readiness, _) = watch::channel(Readiness::default());
     let (books, books_seen) = watch::channel(Books::default());
@@ -88,6 +92,8 @@ pub async fn run(
         readiness: readiness.clone(),
     };
     let work = async {
+        // Before anything is said to anybody.
+        lan.send(Event::Keys(keys)).await?;
         let network = follow_network(options, &lan, &notes, &listeners);
         let knowledge = async {
             restore(&state_file, &listeners).await?;
@@ -98,7 +104,8 @@ pub async fn run(
                 never = api => never,
             }
         };
-        tokio::try_join!(network, knowledge, async { serve.await.map_err(Error::Http) }).map(drop)
+        let serving = async { serve.await.map_err(Error::Http) };
+        tokio::try_join!(network, knowledge, follow_keys(keys_folder, &lan), serving).map(drop)
     };
     let mut work = pin!(work);
 
@@ -183,6 +190,25 @@ async fn follow_network(
     tokio::select! {
         () = watching => Err(Gone.into()),
         () = naming => Err(Gone.into()),
+        result = telling => result.map_err(Into::into),
+    }
+}
+
+/// Has the mind use other keys when the folder holds others, for ever.
+async fn follow_keys(folder: KeysFolder, lan: &LanThread) -> Result<Infallible, Error> {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let watching = folder.watch(move |keys| {
+        // Its receiver lives as long as this future.
+        let _ = tell.send(keys);
+    });
+    let telling = async {
+        while let Some(keys) = told.recv().await {
+            lan.send(Event::Keys(keys)).await?;
+        }
+        Err(Gone)
+    };
+    tokio::select! {
+        () = watching => Err(Gone.into()),
         result = telling => result.map_err(Into::into),
     }
 }

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use super::direct::{self, Directory};
-use super::interfaces::watched_at;
 use crate::lan::{Link, LinkIndex, MacAddr, PeerInfo};
 use crate::mind::{Event, Report};
 use crate::sys::datagram::DatagramSocket;
@@ -63,6 +62,8 @@ pub enum Source {
     Neighbours(usize),
     /// Datagrams on it.
     Datagram(usize),
+    /// What kernels say of datagrams that were sent on it.
+    Errors(usize),
 }
 
 impl Sockets {
@@ -104,7 +105,7 @@ impl Sockets {
             sockets.name.clone_from(&link.name);
             sockets.mac = link.mac;
             sockets.carrier = link.carrier;
-            let wanted = watched_at(link);
+            let wanted = link.watched_at();
             if sockets.datagram.as_ref().map(|(address, _)| *address) != wanted {
                 sockets.datagram = None;
                 if let Some(address) = wanted {
@@ -131,8 +132,8 @@ impl Sockets {
             fds.extend([link.arp.as_fd(), link.neighbours.as_fd()]);
             sources.extend([Source::Arp(at), Source::Neighbours(at)]);
             if let Some((_, socket)) = &link.datagram {
-                fds.push(socket.as_fd());
-                sources.push(Source::Datagram(at));
+                fds.extend([socket.as_fd(), socket.errors()]);
+                sources.extend([Source::Datagram(at), Source::Errors(at)]);
             }
         }
     }
@@ -145,6 +146,7 @@ impl Sockets {
                 Source::Arp(at) => self.frame(at, |link| &link.arp),
                 Source::Neighbours(at) => self.frame(at, |link| &link.neighbours),
                 Source::Datagram(at) => self.datagram(at),
+                Source::Errors(at) => self.nobody_listens(at),
             };
             match received {
                 Ok(event) => event.into_iter().for_each(&mut take),
@@ -179,13 +181,21 @@ impl Sockets {
         }))
     }
 
+    fn nobody_listens(&self, at: usize) -> io::Result<Option<Event>> {
+        let link = self.links.get(at).ok_or(io::ErrorKind::WouldBlock)?;
+        let (_, socket) = link.datagram.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
+        Ok(socket.nobody_listens()?.map(|to| Event::NobodyListens { link: link.index, to }))
+    }
+
     fn clear_error(&self, source: Source) {
-        let (Source::Arp(at) | Source::Neighbours(at) | Source::Datagram(at)) = source;
+        let (Source::Arp(at) | Source::Neighbours(at) | Source::Datagram(at) | Source::Errors(at)) = source;
         let Some(link) = self.links.get(at) else { return };
         let error = match source {
             Source::Arp(_) => link.arp.clear_error(),
             Source::Neighbours(_) => link.neighbours.clear_error(),
-            Source::Datagram(_) => link.datagram.as_ref().and_then(|(_, socket)| socket.clear_error()),
+            Source::Datagram(_) | Source::Errors(_) => {
+                link.datagram.as_ref().and_then(|(_, socket)| socket.clear_error())
+            }
         };
         if let Some(error) = error {
             tracing::debug!(%error, "an error lay on a socket");
@@ -215,7 +225,7 @@ impl Sockets {
         let (from, socket) = link.datagram.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let sent = socket.send(to, payload);
         let Some(mac) = self.directory.direct(now, &link.name, to) else { return sent };
-        match direct::frame((link.mac, *from), (mac, to), self.port, payload) {
+        match direct::frame((link.mac, *from), (mac, to), (socket.source_port(), self.port), payload) {
             Some(frame) => link.sender.send(&frame).or(sent),
             None => sent,
         }

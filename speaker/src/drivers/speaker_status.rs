@@ -8,11 +8,11 @@ use landfall_crds::names::conditions::READY;
 use landfall_crds::{Carrier, Interface, Peer, PeerState, SpeakerStatus, Warm, WarmState};
 
 use super::conditions::{Says, condition};
-use super::interfaces::{is_global, is_subnet, watched_at};
+use super::interfaces::is_subnet;
 use super::netlink::Network;
 use super::picture::{Picture, refusal_in_words};
 use super::readiness::Readiness;
-use crate::lan::Link;
+use crate::lan::{Link, is_global};
 
 /// How much of each list the object holds; see the definition.
 const INTERFACES: usize = 64;
@@ -63,7 +63,7 @@ fn interface(link: &Link) -> Interface {
         subnets: subnets.into_iter().take(ADDRESSES).collect(),
         addresses: addresses.iter().take(ADDRESSES).map(ToString::to_string).collect(),
         carrier: if link.carrier { Carrier::Up } else { Carrier::Down },
-        address: watched_at(link).map(|address| address.to_string()),
+        address: link.watched_at().map(|address| address.to_string()),
     }
 }
 

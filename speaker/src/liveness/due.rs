@@ -1,30 +1,31 @@
-//! What time alone does: beats, deaths and isolation.
+//! What time alone does: questions, deaths and isolation.
 
 use std::time::Instant;
 
 use super::state::LinkState;
-use super::verification::{Ask, Finding, Verification};
-use super::{Action, Liveness, Verdict};
+use super::verification::{Ask, Finding, LONGEST, Verification};
+use super::{Action, Liveness, Timing, Verdict};
 
 impl Liveness {
     pub(super) fn gap(&mut self, now: Instant, long: bool, out: &mut Vec<Action>) {
         // One interval of grace, in which whoever lives is heard.
-        let (detection, interval) = (self.timing.detection(), self.timing.interval);
-        let grace = |heard: &mut Instant, has_grace: &mut bool| {
+        let grace = |heard: &mut Instant, has_grace: &mut bool, timing: Timing| {
+            let (detection, interval) = (timing.detection(), timing.interval);
             if !std::mem::replace(has_grace, true) && *heard + detection < now + interval {
                 *heard = now.checked_sub(detection - interval).unwrap_or(*heard);
             }
         };
         for session in self.sessions.values_mut().filter(|session| session.verdict.is_heard()) {
-            grace(&mut session.heard, &mut session.has_grace);
+            grace(&mut session.heard, &mut session.has_grace, session.timing);
             session.verification = None;
         }
         for (link, state) in &mut self.links {
-            grace(&mut state.speaker_heard, &mut state.has_grace);
-            state.next_beat = now;
-            if long && self.sessions.keys().any(|(on, _)| on == link) {
+            grace(&mut state.speaker_heard, &mut state.has_grace, self.timing);
+            let mut peers = self.sessions.keys().filter(|(on, _)| on == link).peekable();
+            if long && peers.peek().is_some() {
                 out.push(Action::Reached(*link));
             }
+            out.extend(peers.map(|(link, node)| Action::Ask(*link, node.clone())));
         }
         self.due(now, out);
     }
@@ -32,18 +33,21 @@ impl Liveness {
     /// Does all that is due and finds out when the next thing will be.
     pub(super) fn due(&mut self, now: Instant, out: &mut Vec<Action>) {
         let (detection, interval, doubt) = (self.timing.detection(), self.timing.interval, self.doubt());
-        let late = self.late();
         let mut next: Option<Instant> = None;
         let mut wake = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         for ((link, node), session) in &mut self.sessions {
             if !session.verdict.is_heard() {
                 continue;
             }
-            let mut is_dead = session.heard + detection <= now;
+            let (detection, late) = (session.timing.detection(), session.timing.late());
+            let mut is_dead = session.heard + detection <= now && !session.is_put_off(now);
             if session.heard + late > now {
                 wake(session.heard + late);
             } else if !is_dead {
-                let verification = session.verification.get_or_insert_with(|| Verification::begin(now));
+                let verification = session.verification.get_or_insert_with(|| {
+                    out.push(Action::Ask(*link, node.clone()));
+                    Verification::begin(now)
+                });
                 let ask = &mut |ask| match ask {
                     Ask::Kernel => out.push(Action::Probe(*link, node.clone())),
                     Ask::Others => {
@@ -71,7 +75,11 @@ impl Liveness {
                 out.push(Action::Dead(*link, node.clone()));
                 continue;
             }
-            wake(session.heard + detection);
+            // Past that, its kernel is asked again and again.
+            wake(
+                session.heard
+                    + if now < session.heard + detection { detection } else { LONGEST.max(detection) },
+            );
             if let (Verdict::Alive, Some(since)) = (session.verdict, session.isolated_since) {
                 if since + detection <= now {
                     session.verdict = Verdict::Deaf;
@@ -85,11 +93,6 @@ impl Liveness {
             if !self.sessions.keys().any(|(on, _)| on == link) {
                 continue;
             }
-            if state.next_beat <= now {
-                out.push(Action::Beat(*link));
-                state.next_beat = now + self.rng.between(interval * 3 / 4, interval);
-            }
-            wake(state.next_beat);
             let ask_from = state.speaker_heard + doubt;
             let ask_at = state.next_ask.max(ask_from);
             if ask_at <= now {

@@ -5,7 +5,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::mind::rng::Rng;
 
 const LAN: LinkIndex = LinkIndex(2);
 
@@ -28,7 +27,7 @@ impl Story {
     fn watching(peers: &[&str]) -> Self {
         let timing = Timing { interval: ms(100), multiplier: 3 };
         let start = Instant::now();
-        let mut story = Self { liveness: Liveness::new(timing, Rng::new(7)), start, now: start };
+        let mut story = Self { liveness: Liveness::new(timing), start, now: start };
         story.watch(peers);
         story
     }
@@ -46,22 +45,26 @@ impl Story {
     }
 
     fn hear(&mut self, peer: &str, instance: u64) -> Vec<Action> {
-        let mut heard = self.tell(Event::Heard { link: LAN, node: &name(peer), instance, isolated: false });
-        heard.retain(|action| !matches!(action, Action::Beat(_)));
+        let node = &name(peer);
+        let mut heard = self.tell(Event::Heard { link: LAN, node, instance, isolated: false, timing: None });
+        heard.retain(|action| !matches!(action, Action::Ask(..)));
         heard
     }
 
-    /// Lets time pass; what was done meanwhile, without beats and questions.
+    /// Lets time pass; what was done meanwhile, without questions.
     fn pass(&mut self, duration: Duration) -> Vec<Action> {
-        let mut done = self.pass_with_beats(duration);
+        let mut done = self.pass_with_questions(duration);
         let is_question = |action: &Action| {
-            matches!(action, Action::AskLan(_) | Action::Probe(..) | Action::AskWitnesses(..))
+            matches!(
+                action,
+                Action::Ask(..) | Action::AskLan(_) | Action::Probe(..) | Action::AskWitnesses(..)
+            )
         };
-        done.retain(|(_, action)| !matches!(action, Action::Beat(_)) && !is_question(action));
+        done.retain(|(_, action)| !is_question(action));
         done.into_iter().map(|(_, action)| action).collect()
     }
 
-    fn pass_with_beats(&mut self, duration: Duration) -> Vec<(Duration, Action)> {
+    fn pass_with_questions(&mut self, duration: Duration) -> Vec<(Duration, Action)> {
         let until = self.now + duration;
         let mut done = Vec::new();
         while let Some(due) = self.liveness.next_deadline().filter(|due| *due <= until) {
@@ -108,7 +111,7 @@ fn three_missed_heartbeats_are_death_and_the_next_one_is_life() {
 #[test]
 fn who_is_late_is_asked_for_ten_times_in_fifty_milliseconds() {
     let mut story = both_heard();
-    let done = story.pass_with_beats(ms(299));
+    let done = story.pass_with_questions(ms(299));
     let at = |wanted: Action| {
         let of_it = done.iter().filter(|(_, action)| *action == wanted);
         of_it.map(|(at, _)| at.as_millis()).collect::<Vec<_>>()
@@ -116,6 +119,7 @@ fn who_is_late_is_asked_for_ten_times_in_fifty_milliseconds() {
     let probes: Vec<u128> = (0..10).map(|number| 105 + 5 * number).collect();
     assert_eq!(at(Action::Probe(LAN, name("n2"))), probes);
     assert_eq!(at(Action::AskWitnesses(LAN, name("n2"))), [105, 130]);
+    assert_eq!(at(Action::Ask(LAN, name("n2"))), [105], "it is polled as well");
     assert!(at(Action::AskLan(LAN)).starts_with(&[105, 105, 130, 130]), "for each that is late");
 }
 
@@ -160,18 +164,48 @@ fn silence_while_the_lan_was_away_is_not_counted_when_it_returns() {
     assert_eq!(story.pass(ms(1)), [Action::Dead(LAN, name("n2"))]);
 }
 
+/// Lets time pass, while the other peer is heard and this one's kernel answers; when it died.
+fn answering_until(story: &mut Story, until: Duration) -> Option<Duration> {
+    story.pass(ms(110));
+    while story.now - story.start < ms(1500) {
+        story.hear("n3", 1);
+        if story.now - story.start < until {
+            story.tell(Event::Answered(LAN, &name("n2")));
+        }
+        if story.pass(ms(5)).contains(&Action::Dead(LAN, name("n2"))) {
+            return Some(story.now - story.start);
+        }
+    }
+    None
+}
+
 #[test]
-fn who_answers_for_its_own_address_has_the_whole_detection_time() {
+fn who_goes_on_answering_for_its_own_address_has_a_second() {
+    assert_eq!(answering_until(&mut both_heard(), ms(2000)), Some(ms(1000)));
+    let ceased = answering_until(&mut both_heard(), ms(600)).unwrap();
+    assert!((ms(670)..=ms(680)).contains(&ceased), "{ceased:?}: the last answers count for 75 ms");
+    let once = answering_until(&mut both_heard(), ms(130));
+    assert_eq!(once, Some(ms(300)), "less than the detection time it never is");
+}
+
+#[test]
+fn who_answers_and_has_no_process_any_more_has_the_whole_detection_time() {
+    let mut story = both_heard();
+    story.tell(Event::Ended(LAN, &name("n2")));
+    assert_eq!(answering_until(&mut story, ms(2000)), Some(ms(300)));
+    // It says so later.
     let mut story = both_heard();
     story.pass(ms(120));
-    story.hear("n3", 1);
-    story.tell(Event::Answered(LAN, &name("n2")));
-    for _ in 0..2 {
-        assert_eq!(story.pass(ms(89)), []);
+    for _ in 0..40 {
         story.hear("n3", 1);
+        story.tell(Event::Answered(LAN, &name("n2")));
+        assert_eq!(story.pass(ms(10)), []);
     }
-    assert_eq!(story.pass(ms(1)), []);
-    assert_eq!(story.pass(ms(1)), [Action::Dead(LAN, name("n2"))], "after 300 ms");
+    assert_eq!(story.tell(Event::Ended(LAN, &name("n2"))).first(), Some(&Action::Dead(LAN, name("n2"))));
+    // Another one listens there again.
+    assert!(story.hear("n2", 2).contains(&Action::Alive(LAN, name("n2"))));
+    story.start = story.now;
+    assert_eq!(answering_until(&mut story, ms(2000)), Some(ms(1000)));
 }
 
 #[test]
@@ -209,17 +243,25 @@ fn a_gap_of_ones_own_begins_the_verification_anew() {
 }
 
 #[test]
-fn heartbeats_are_sent_at_three_quarters_to_a_whole_of_the_interval() {
-    let mut story = Story::watching(&["n2"]);
-    let done = story.pass_with_beats(ms(10_000));
-    let beats: Vec<_> =
-        done.iter().filter(|(_, action)| *action == Action::Beat(LAN)).map(|(at, _)| *at).collect();
-    assert!((100..=134).contains(&beats.len()), "{}", beats.len());
-    for pair in beats.windows(2) {
-        assert!((ms(75)..=ms(100)).contains(&(pair[1] - pair[0])), "{:?}", pair[1] - pair[0]);
+fn who_told_of_a_slower_pace_is_late_and_dead_later() {
+    let mut story = both_heard();
+    let timing = Some(Timing { interval: ms(200), multiplier: 4 });
+    let node = &name("n2");
+    story.tell(Event::Heard { link: LAN, node, instance: 1, isolated: false, timing });
+    let late = |story: &mut Story, duration| {
+        let done = story.pass_with_questions(duration);
+        done.iter().any(|(_, action)| *action == Action::Probe(LAN, name("n2")))
+    };
+    assert!(!late(&mut story, ms(209)));
+    assert!(late(&mut story, ms(1)));
+    for _ in 0..5 {
+        story.tell(Event::Answered(LAN, node));
+        story.hear("n3", 1);
+        story.pass(ms(98));
     }
-    let pauses: std::collections::BTreeSet<_> = beats.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(pauses.len() > 50, "they differ");
+    assert_eq!(story.verdict("n2"), Some(Verdict::Alive), "after 700 ms");
+    story.pass(ms(101));
+    assert_eq!(story.verdict("n2"), Some(Verdict::Dead));
 }
 
 #[test]
@@ -228,7 +270,7 @@ fn a_link_that_hears_nobody_asks_the_lan_and_is_isolated_after_the_detection_tim
     story.pass(ms(1000));
     let met = story.hear("n2", 1);
     assert_eq!(met, [Action::Alive(LAN, name("n2")), Action::Reached(LAN)]);
-    let done = story.pass_with_beats(ms(299));
+    let done = story.pass_with_questions(ms(299));
     let asks = done.iter().filter(|(_, action)| *action == Action::AskLan(LAN)).count();
     assert_eq!(asks, 4, "at 150 ms and at 250 ms, and twice for the peer that is late");
     assert!(!done.iter().any(|(_, action)| matches!(action, Action::Isolated(_))));
@@ -287,7 +329,8 @@ fn a_peer_that_hears_nobody_for_a_detection_time_is_deaf() {
     let mut story = Story::watching(&["n2"]);
     let mut done = Vec::new();
     for _ in 0..4 {
-        done.extend(story.tell(Event::Heard { link: LAN, node: &name("n2"), instance: 1, isolated: true }));
+        let node = &name("n2");
+        done.extend(story.tell(Event::Heard { link: LAN, node, instance: 1, isolated: true, timing: None }));
         done.extend(story.pass(ms(90)));
     }
     assert!(done.contains(&Action::Deaf(LAN, name("n2"))));

@@ -1,5 +1,10 @@
 //! What was received, sent and dropped, for metrics.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::bfd::discard::Discard;
+use crate::seal::SealError;
 use crate::wire::WireError;
 
 /// Counts since the start. Every frame or datagram that is dropped is counted once.
@@ -33,6 +38,18 @@ pub struct Counters {
     pub datagrams_invalid: u64,
     /// Datagrams of a process that had left or was replaced.
     pub datagrams_stale: u64,
+    /// Heartbeats that were not taken in, by reason.
+    pub heartbeats_discarded: HashMap<Discard, u64>,
+    /// Heartbeats that any speaker could have sent, or a recording.
+    pub heartbeats_unproven: u64,
+    /// Messages whose seal is wrong, by reason.
+    pub seals_refused: HashMap<SealError, u64>,
+    /// The interval at which heartbeats are sent to each peer.
+    pub heartbeat_interval: Duration,
+    /// Times that a BFD session came up.
+    pub sessions_came_up: u64,
+    /// Times that a BFD session went down.
+    pub sessions_went_down: u64,
     /// Datagrams sent.
     pub datagrams_sent: u64,
     /// Queries for everything that a peer has to say: something was missed.
@@ -46,6 +63,16 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Counts a heartbeat that is not taken in.
+    pub fn discard(&mut self, discard: Discard) {
+        *self.heartbeats_discarded.entry(discard).or_default() += 1;
+    }
+
+    /// Counts a message whose seal is not believed.
+    pub fn refuse(&mut self, error: SealError) {
+        *self.seals_refused.entry(error).or_default() += 1;
+    }
+
     /// Counts a frame that is not understood.
     pub fn frame_ignored(&mut self, error: WireError) {
         *match error {

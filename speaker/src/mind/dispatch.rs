@@ -17,8 +17,10 @@ impl Mind {
         let mut is_changed = false;
         for action in actions {
             match action {
-                liveness::Action::Beat(link) => {
-                    self.say_on(link, &Body::Heartbeat, out);
+                liveness::Action::Ask(link, node) => {
+                    let mut outcomes = Vec::new();
+                    self.sessions.ask(now, &(link, node), &mut outcomes);
+                    self.beat(outcomes, out);
                     continue;
                 }
                 liveness::Action::AskLan(link) => {
@@ -128,9 +130,7 @@ impl Mind {
                 }
                 ownership::Action::Report(report) => out.push(Action::Report(report)),
                 ownership::Action::Left => {
-                    // Nothing repeats it later, so say it twice.
-                    self.say(&Body::Goodbye, out);
-                    self.say(&Body::Goodbye, out);
+                    self.say_goodbye(now, out);
                     out.push(Action::Left);
                 }
             }

@@ -164,6 +164,11 @@ impl Facts {
         self.sessions.get(&link)?.get(node).copied()
     }
 
+    /// The address of this node at which its peers watch it on a link.
+    pub fn watched_at(&self, link: LinkIndex) -> Option<IpAddr> {
+        self.link(link)?.watched_at()
+    }
+
     /// The hardware address behind an address of a peer.
     pub fn peer_mac(&self, node: &NodeName, address: IpAddr) -> Option<MacAddr> {
         let mut links = self.peers.get(node)?.links.iter();

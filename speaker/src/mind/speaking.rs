@@ -1,11 +1,15 @@
 //! What is said to peers, on every link where they are watched.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Action, Mind};
+use crate::bfd::sessions::{Key, Outcome};
 use crate::lan::{LinkIndex, NodeName};
 use crate::liveness;
+use crate::seal::{Ends, Keyring};
+use crate::wire::bfd::State;
 use crate::wire::speech::{Body, Header, SpeechRepr};
 
 impl Mind {
@@ -31,10 +35,61 @@ impl Mind {
 
     pub(super) fn say_on(&mut self, link: LinkIndex, body: &Body, out: &mut Vec<Action>) {
         let Some(peers) = self.facts.sessions().get(&link).filter(|peers| !peers.is_empty()) else { return };
-        let payload = SpeechRepr { header: self.header(link), body: body.clone() }.emit();
-        let sent = peers.values().map(|to| Action::SendDatagram { link, to: *to, payload: payload.clone() });
-        out.extend(sent);
+        let Some(from) = self.facts.watched_at(link) else { return };
+        let message = SpeechRepr { header: self.header(link), body: body.clone() }.emit();
+        for to in peers.values().copied() {
+            let mut payload = message.clone();
+            self.sealer.seal(Ends { from, to }, &[], &mut payload);
+            out.push(Action::SendDatagram { link, to, payload });
+        }
         self.counters.datagrams_sent += peers.len() as u64;
+    }
+
+    /// Sends what the sessions with peers want sent, each with a message behind it.
+    pub(super) fn beat(&mut self, outcomes: Vec<Outcome>, out: &mut Vec<Action>) {
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Send(key, control) => {
+                    out.extend(self.heartbeat_of(&key, control.as_ref(), &Body::Heartbeat));
+                }
+                Outcome::StateChanged(_, state) => {
+                    self.counters.sessions_came_up += u64::from(state == State::Up);
+                    self.counters.sessions_went_down += u64::from(state == State::Down);
+                }
+            }
+        }
+    }
+
+    /// Tells every peer that this process ends. Nothing repeats it later, so it is said twice: whoever has
+    /// heard the first takes the second for a replay.
+    pub(super) fn say_goodbye(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let mut outcomes = Vec::new();
+        self.sessions.end(now, &mut outcomes);
+        for outcome in outcomes {
+            let Outcome::Send(key, control) = outcome else { continue };
+            let last = self.heartbeat_of(&key, control.as_ref(), &Body::Goodbye);
+            out.extend(last.clone());
+            out.extend(last);
+        }
+    }
+
+    fn heartbeat_of(&mut self, key: &Key, control: &[u8], body: &Body) -> Option<Action> {
+        let (link, node) = key;
+        let to = self.facts.peer_address(*link, node)?;
+        let from = self.facts.watched_at(*link)?;
+        let mut message = SpeechRepr { header: self.header(*link), body: body.clone() }.emit();
+        self.sealer.seal(Ends { from, to }, control, &mut message);
+        self.counters.datagrams_sent += 1;
+        let payload = [control, &message].concat();
+        Some(Action::SendDatagram { link: *link, to, payload })
+    }
+
+    /// Proves from now on by these keys who speaks, and asks the same of peers.
+    pub(super) fn set_keys(&mut self, now: Instant, keys: Option<Arc<Keyring>>, out: &mut Vec<Action>) {
+        let mut outcomes = Vec::new();
+        self.sessions.set_keys(now, keys.as_deref().map(Keyring::bfd), &mut outcomes);
+        self.sealer.set_keys(keys);
+        self.beat(outcomes, out);
     }
 
     /// Asks every other peer that is heard whether it hears this one, which is late on a link.
@@ -73,9 +128,12 @@ impl Mind {
 
     pub(super) fn say_to(&mut self, node: &NodeName, body: &Body, out: &mut Vec<Action>) {
         for (link, peers) in self.facts.sessions() {
-            let Some(to) = peers.get(node) else { continue };
-            let payload = SpeechRepr { header: self.header(*link), body: body.clone() }.emit();
-            out.push(Action::SendDatagram { link: *link, to: *to, payload });
+            let (Some(to), Some(from)) = (peers.get(node).copied(), self.facts.watched_at(*link)) else {
+                continue;
+            };
+            let mut payload = SpeechRepr { header: self.header(*link), body: body.clone() }.emit();
+            self.sealer.seal(Ends { from, to }, &[], &mut payload);
+            out.push(Action::SendDatagram { link: *link, to, payload });
             self.counters.datagrams_sent += 1;
         }
     }

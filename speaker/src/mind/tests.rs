@@ -10,8 +10,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::lan::{Link, MacAddr, PeerInfo, PeerLink, Vip};
 use crate::ownership::claim::{Claim, Statement};
+use crate::seal::SealError;
 use crate::wire::arp::{ArpRepr, Operation};
-use crate::wire::speech::{Body, Entry, Header, digest};
+use crate::wire::bfd::{ControlRepr, Diagnostic, Discriminator, Micros, Polling, State, is_bfd};
+use crate::wire::speech::{Body, Entry, Header, SpeechRepr, digest};
 
 const LAN: LinkIndex = LinkIndex(2);
 const OWN: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -67,6 +69,36 @@ fn speech(instance: u64, body: Body) -> Vec<u8> {
     SpeechRepr { header, body }.emit()
 }
 
+/// What the peer's process says in its session, and behind it.
+fn heartbeat(instance: u64, header: Header, body: Body) -> Vec<u8> {
+    let control = ControlRepr {
+        diagnostic: Diagnostic::NoDiagnostic,
+        state: State::Down,
+        polling: Polling::None,
+        control_plane_independent: false,
+        demand: false,
+        detect_mult: NonZeroU8::new(3).unwrap(),
+        my_discriminator: Discriminator::new(1 + instance as u32).unwrap(),
+        your_discriminator: None,
+        desired_min_tx: Micros(100_000),
+        required_min_rx: Micros(100_000),
+        required_min_echo_rx: Micros(0),
+        auth: None,
+    };
+    [control.emit().as_ref(), &SpeechRepr { header, body }.emit()].concat()
+}
+
+fn beat(instance: u64) -> Vec<u8> {
+    let header = Header { mac: PEER, instance, sequence: 1, digest: 0, isolated: false, leaving: false };
+    heartbeat(instance, header, Body::Heartbeat)
+}
+
+/// What a datagram says, whether it is a heartbeat or not.
+fn said(payload: &[u8]) -> Option<Body> {
+    let message = if is_bfd(payload) { payload.get(usize::from(payload[3])..)? } else { payload };
+    SpeechRepr::parse_payload(message).ok().map(|repr| repr.body)
+}
+
 impl Story {
     fn settled() -> Self {
         let mut story = Self { mind: Mind::new(Config::new("n1".into(), 7)), now: Instant::now() };
@@ -79,7 +111,7 @@ impl Story {
         };
         story.tell(Event::Peers(vec![PeerInfo { node: "n2".into(), links: vec![on] }]));
         for _ in 0..5 {
-            story.hear(speech(1, Body::Heartbeat));
+            story.hear(beat(1));
             story.pass(ms(80));
         }
         story
@@ -119,7 +151,7 @@ fn reports(actions: &[Action]) -> Vec<Report> {
 fn a_datagram_is_believed_only_from_a_neighbour_that_is_known() {
     let mut story = Story::settled();
     let before = story.mind.counters().clone();
-    let payload = speech(1, Body::Heartbeat);
+    let payload = beat(1);
     let datagram = |from: IpAddr, ttl, payload: &[u8]| Event::Datagram {
         link: LAN,
         from,
@@ -128,13 +160,17 @@ fn a_datagram_is_believed_only_from_a_neighbour_that_is_known() {
     };
     story.tell(datagram(peer_address(), 254, &payload));
     story.tell(datagram("10.0.0.3".parse().unwrap(), 255, &payload));
-    story.tell(datagram(peer_address(), 255, &payload[1..]));
-    story.hear(speech(2, Body::Heartbeat));
+    story.tell(datagram(peer_address(), 255, &speech(1, Body::Query)[1..]));
+    story.tell(datagram(peer_address(), 255, &payload[..30]));
+    story.hear(speech(2, Body::Query));
+    story.hear(beat(2));
     story.hear(payload);
     let counters = story.mind.counters();
     assert_eq!(counters.datagrams_routed - before.datagrams_routed, 1);
     assert_eq!(counters.datagrams_unknown_sender - before.datagrams_unknown_sender, 1);
-    assert_eq!(counters.datagrams_invalid - before.datagrams_invalid, 1);
+    let refused = |error| counters.seals_refused.get(&error).copied().unwrap_or_default();
+    assert_eq!(refused(SealError::Truncated), 2);
+    assert_eq!(refused(SealError::OtherProcess), 1, "its process had not been heard by a heartbeat");
     assert_eq!(counters.datagrams_stale - before.datagrams_stale, 1, "its process was replaced");
 }
 
@@ -197,10 +233,10 @@ fn peers_are_reported_when_they_come_and_go() {
     let mut story = Story::settled();
     let peer = |alive| Report::Peer { node: "n2".into(), interface: "eth0".into(), alive };
     assert_eq!(reports(&story.pass(ms(400))), [peer(false)]);
-    assert_eq!(reports(&story.hear(speech(1, Body::Heartbeat))), [peer(true)]);
+    assert_eq!(reports(&story.hear(beat(1))), [peer(true)]);
     assert_eq!(reports(&story.hear(speech(1, Body::Goodbye))), [peer(false)]);
-    story.hear(speech(1, Body::Heartbeat));
-    assert_eq!(reports(&story.hear(speech(2, Body::Heartbeat))), [peer(true)], "it started again");
+    story.hear(beat(1));
+    assert_eq!(reports(&story.hear(beat(2))), [peer(true)], "it started again");
     assert_eq!(reports(&story.tell(Event::Links(vec![link(false)]))), [peer(false)]);
 }
 
@@ -210,11 +246,15 @@ fn leaving_ends_with_a_goodbye() {
     story.tell(Event::Vip(vip(vip4(), &["n1"])));
     let done = story.tell(Event::Leave);
     assert_eq!(done.last(), Some(&Action::Left));
-    let said = done.iter().filter_map(|action| match action {
-        Action::SendDatagram { payload, .. } => Some(SpeechRepr::parse_payload(payload).unwrap().body),
+    let last = done.iter().filter_map(|action| match action {
+        Action::SendDatagram { payload, .. } if is_bfd(payload) => Some(payload),
         _ => None,
     });
-    assert_eq!(said.filter(|body| *body == Body::Goodbye).count(), 2);
+    for payload in last.clone() {
+        assert_eq!(said(payload), Some(Body::Goodbye));
+        assert_eq!(ControlRepr::parse_payload(payload).unwrap().state, State::AdminDown);
+    }
+    assert_eq!(last.count(), 2);
 }
 
 #[test]
@@ -293,7 +333,10 @@ proptest! {
                 Op::Speech(instance, isolated, sequence, digest, body) => {
                     let sequence = u64::from(sequence);
                     let header = Header { mac: PEER, instance, sequence, digest, isolated, leaving: false };
-                    story.hear(SpeechRepr { header, body }.emit())
+                    match body {
+                        Body::Heartbeat | Body::Goodbye => story.hear(heartbeat(instance, header, body)),
+                        body => story.hear(SpeechRepr { header, body }.emit()),
+                    }
                 }
                 Op::Link(carrier) => story.tell(Event::Links(vec![link(carrier)])),
                 Op::NoLinks => story.tell(Event::Links(Vec::new())),
@@ -306,7 +349,7 @@ proptest! {
             };
             for action in &done {
                 if let Action::SendDatagram { payload, .. } = action {
-                    prop_assert!(SpeechRepr::parse_payload(payload).is_ok());
+                    prop_assert!(said(payload).is_some());
                 }
             }
             let mut rounds = 0;

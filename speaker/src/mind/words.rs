@@ -1,8 +1,10 @@
 //! The words between the mind and whoever drives it: events in, actions out.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use crate::lan::{Link, LinkIndex, MacAddr, NodeName, PeerInfo, Vip};
+use crate::seal::Keyring;
 
 /// What happens to a speaker.
 #[derive(Clone, Debug)]
@@ -40,6 +42,16 @@ pub enum Event {
         /// Its payload, unchecked.
         payload: Vec<u8>,
     },
+    /// The kernel of a station said that nobody listens where a datagram was sent (RFC 1122 section 3.2.2.1,
+    /// RFC 4443 section 3.1: port unreachable).
+    NobodyListens {
+        /// Where the datagram was sent.
+        link: LinkIndex,
+        /// To whom.
+        to: IpAddr,
+    },
+    /// Speakers prove to each other by these keys who they are, from now on; or not at all.
+    Keys(Option<Arc<Keyring>>),
     /// The time that `next_deadline` named has come.
     Deadline,
     /// Leave: hand every address over and answer with [`Action::Left`] when that is done.

@@ -10,7 +10,6 @@ use super::claim::Claim;
 use super::*;
 use crate::lan::{Link, PeerInfo, PeerLink};
 use crate::liveness;
-use crate::mind::rng::Rng;
 use crate::mind::{Refusal, Withdrawal};
 use crate::wire::speech::{Entry, digest};
 
@@ -85,7 +84,7 @@ impl Story {
         let mut story = Self {
             ownership: Ownership::new(timing),
             facts: Facts::new(name("n2")),
-            liveness: Liveness::new(timing, Rng::new(1)),
+            liveness: Liveness::new(timing),
             hush: Hush::default(),
             now: Instant::now(),
             peers: BTreeMap::new(),
@@ -119,7 +118,7 @@ impl Story {
         self.liveness.handle(self.now, event, &mut out);
         for action in out {
             match action {
-                liveness::Action::Beat(_)
+                liveness::Action::Ask(..)
                 | liveness::Action::AskLan(_)
                 | liveness::Action::Probe(..)
                 | liveness::Action::AskWitnesses(..) => continue,
@@ -153,7 +152,13 @@ impl Story {
             leaving: state.leaving,
         };
         let node = name(peer);
-        self.watch(liveness::Event::Heard { link: LAN, node: &node, instance: 1, isolated: false });
+        self.watch(liveness::Event::Heard {
+            link: LAN,
+            node: &node,
+            instance: 1,
+            isolated: false,
+            timing: None,
+        });
         self.tell(Event::Said(&node, &header, &Body::Changes(vec![entry])));
     }
 

@@ -30,6 +30,12 @@ const AUTHENTICATION_PRESENT: u8 = 0x04;
 const DEMAND: u8 = 0x02;
 const MULTIPOINT: u8 = 0x01;
 
+/// Whether a datagram can be a Control packet: its version is in the highest three bits. No message of the
+/// speakers' own protocol begins like that.
+pub fn is_bfd(payload: &[u8]) -> bool {
+    payload.first().is_some_and(|first| first >> 5 == VERSION)
+}
+
 /// Tells sessions of one system apart; unique there and never zero (RFC 5880 section 6.8.1).
 pub type Discriminator = NonZeroU32;
 
@@ -220,6 +226,11 @@ impl<'a> Packet<'a> {
     /// Your discriminator, by which alone a datagram is led to its session unless it is zero.
     pub fn your_discriminator(&self) -> Option<Discriminator> {
         NonZeroU32::new(self.u32_at(8))
+    }
+
+    /// My discriminator, which is the sender's; nothing where it is zero, which is malformed.
+    pub fn my_discriminator(&self) -> Option<Discriminator> {
+        NonZeroU32::new(self.u32_at(4))
     }
 
     fn u32_at(&self, at: usize) -> u32 {

@@ -24,9 +24,16 @@ impl World {
             let dark = self.nodes[number].backbone_dark || self.nodes[receiver].backbone_dark;
             (!dark).then(|| self.now + Duration::from_micros(80 + self.random(400)))
         };
-        if let Some(at) = passes {
+        let Some(at) = passes else { return };
+        if self.nodes[receiver].mind.is_some() {
             let event = Event::Datagram { link, from, ttl: 255, payload };
             self.schedule(at, What::Deliver(receiver, event));
+        } else if link == LAN
+            && let Some(back) = self.passes(Some(receiver), Some(number))
+        {
+            // The kernel lives without the process, and says that nobody listens.
+            let event = Event::NobodyListens { link, to };
+            self.schedule(at + (back - self.now), What::Deliver(number, event));
         }
     }
 

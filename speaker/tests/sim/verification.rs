@@ -48,13 +48,37 @@ fn all_ports_are_dark_for_two_hundred_milliseconds_and_nothing_moves() {
 }
 
 #[test]
-fn a_speaker_that_is_not_run_for_a_quarter_of_a_second_keeps_what_it_announces() {
+fn a_speaker_that_is_not_run_for_most_of_a_second_keeps_what_it_announces() {
     for seed in 0..50 {
         let mut world = settled(3, seed);
         // Its last heartbeat may be a tenth of a second old.
-        world.freeze(0, ms(195));
+        world.freeze(0, ms(100 + 16 * seed));
         world.run(ms(3000));
         assert_nothing_moved(&world, "its kernel answered meanwhile");
+    }
+}
+
+#[test]
+fn a_node_that_dies_while_its_speaker_is_not_run_is_dead_soon_after() {
+    for seed in 0..20 {
+        let mut world = settled(3, seed);
+        world.freeze(0, ms(5000));
+        world.run(ms(500));
+        assert_eq!(world.watcher.moves(), 0, "its kernel answered meanwhile");
+        world.change_port(0, |port| port.dark = true);
+        let taken = world.run_until(ms(1000), |world| world.owner(vip_address(1)) == Some(1));
+        assert!(taken <= ms(110), "{taken:?}");
+    }
+}
+
+#[test]
+fn a_process_that_is_gone_is_not_waited_for_as_long() {
+    for seed in 0..20 {
+        let mut world = settled(3, seed);
+        world.kill(0);
+        let taken = world.run_until(ms(2000), |world| world.owner(vip_address(1)) == Some(1));
+        assert!(taken <= ms(305), "{taken:?}");
+        assert_eq!(world.watcher.longest_outage(), ms(0), "its node forwards on");
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use landfall_speaker::lan::{Link, LinkIndex, MacAddr, NodeName, PeerInfo, PeerLink, Vip};
 use landfall_speaker::mind::{Action, Config, Event, Mind, Report};
+use landfall_speaker::seal::Keyring;
 use landfall_speaker::wire::arp::ArpRepr;
 
 use crate::client::Clients;
@@ -19,6 +21,10 @@ pub const GATEWAY: &str = "10.0.0.254";
 
 pub fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
+}
+
+fn keys() -> Arc<Keyring> {
+    Arc::new(Keyring::new([(1, b"sixteen bytes or more".to_vec())], 1).unwrap())
 }
 
 pub fn vip_address(number: u32) -> IpAddr {
@@ -85,6 +91,8 @@ pub struct World {
     pub status_flows: bool,
     /// When the API last said anything new.
     told_at: Instant,
+    /// The keys of every second world: the other half does without.
+    keys: Option<Arc<Keyring>>,
     /// A firewall keeps the speakers' datagrams from everybody.
     pub drops_datagrams: bool,
     /// Pairs of nodes that do not hear each other on the first LAN, though all others hear both.
@@ -144,6 +152,7 @@ impl World {
             has_backbone: false,
             status_flows: true,
             told_at: start,
+            keys: (seed % 2 == 1).then(keys),
             drops_datagrams: false,
             cuts: Vec::new(),
             strangers: Vec::new(),
@@ -186,6 +195,7 @@ impl World {
         self.nodes[number].waiting.clear();
         let vips = self.vips.values().cloned().collect();
         let known = [
+            Event::Keys(self.keys.clone()),
             Event::Links(self.links_of(number)),
             Event::Gateways(vec![GATEWAY.parse().unwrap()]),
             Event::Peers(self.peers_of(number)),

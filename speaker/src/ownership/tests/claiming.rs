@@ -33,7 +33,7 @@ fn nothing_is_decided_before_links_and_peers_are_known() {
     let timing = Timing { interval: ms(100), multiplier: 3 };
     let mut ownership = Ownership::new(timing);
     let (facts, hush) = (Facts::new(name("n2")), Hush::default());
-    let liveness = Liveness::new(timing, Rng::new(1));
+    let liveness = Liveness::new(timing);
     let around = Around { facts: &facts, liveness: &liveness, hush: &hush };
     let mut out = Vec::new();
     ownership.handle(Instant::now(), around, Event::Vip(vip(&["n2"])), &mut out);
