@@ -72,15 +72,18 @@ pub fn granted(plan: &Plan, service: &Service, origin: impl Fn(IpAddr) -> String
         !held.is_empty() && prefers == Some("PreferDualStack") && plan.families.iter().all(is_bonus);
     let origins = held.iter().map(|address| origin(*address));
     if let Some(wait) = plan.waits().next() {
+        // Each family has its own reason, unless both have the same.
+        let other = plan.waits().nth(1).filter(|other| other.message != wait.message);
+        let why = match other {
+            None => wait.message.clone(),
+            Some(other) if other.reason == wait.reason => format!("{}; {}", wait.message, other.message),
+            Some(other) => format!("{}; {}: {}", wait.message, other.reason, other.message),
+        };
         if has_what_can_be_had {
-            let message = format!("{}; {}", some_of(origins, 2), wait.message);
+            let message = format!("{}; {why}", some_of(origins, 2));
             return Wanted::new(GRANTED, true, reasons::GRANTED, message);
         }
-        let message = if held.is_empty() {
-            wait.message.clone()
-        } else {
-            format!("{}; {}{STAYS}", wait.message, some_of(&held, 2))
-        };
+        let message = if held.is_empty() { why } else { format!("{why}; {}{STAYS}", some_of(&held, 2)) };
         return Wanted::new(GRANTED, false, wait.reason, message);
     }
     Wanted::new(GRANTED, true, reasons::GRANTED, some_of(origins, 2))

@@ -1,6 +1,7 @@
 //! What a Service's claim looks like in the spec of a VirtualIP.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -17,8 +18,12 @@ use super::internal::asks_for_internal;
 use super::request::{Request, sharing_key};
 use super::sharing::sharing_of;
 use super::source_ranges::has_source_ranges;
+use super::wait::{Until, Wait, reasons};
 use crate::conditions::whole_seconds;
 use crate::world::virtual_ips::{claim_in, is_of};
+
+/// As many ports may be served at one address (`maxItems` of a VirtualIP's `spec.ports`).
+pub(super) const MOST_PORTS: usize = 256;
 
 /// What a claim is made from.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +127,37 @@ pub fn ports(service: &Service, key: &ServiceKey) -> Vec<Port> {
         .collect()
 }
 
+/// Whether two serve the same port, which the API server would refuse (`x-kubernetes-list-map-keys`).
+pub fn has_a_port_twice(spec: &VirtualIPSpec) -> bool {
+    let ports: BTreeSet<_> = spec.ports.iter().map(|port| (port.protocol, port.port)).collect();
+    ports.len() < spec.ports.len()
+}
+
+/// Why a Service with more ports than a VirtualIP can hold is given no address; nothing for all others.
+pub(super) fn too_many_ports(service: &Service) -> Option<Wait> {
+    let number = service.spec.as_ref().and_then(|spec| spec.ports.as_ref()).map_or(0, Vec::len);
+    (number > MOST_PORTS).then(|| {
+        let message = format!(
+            "the Service has {number} ports, and at most {MOST_PORTS} are served at one address: split it into several"
+        );
+        Wait::new(reasons::TOO_MANY_PORTS, message, Until::Edited)
+    })
+}
+
+/// The ports that stand in a VirtualIP for the Service. Where there are more than it can hold, what stood there
+/// before stays, so that all else can still be written.
+fn ports_on_record(service: &Service, key: &ServiceKey, before: &[Port]) -> Vec<Port> {
+    let mut all = ports(service, key);
+    if all.len() > MOST_PORTS {
+        let known = before.iter().filter(|port| port.claim == *key).cloned().collect::<Vec<_>>();
+        match known.is_empty() {
+            true => all.truncate(MOST_PORTS),
+            false => return known,
+        }
+    }
+    all
+}
+
 /// Where a pool wants its addresses announced.
 pub fn announce(pool: &IPPool) -> Option<Announce> {
     let interfaces = pool.spec.announce.as_ref().map(|announce| announce.interfaces.clone())?;
@@ -177,7 +213,7 @@ pub fn with_claim(
     // Ports keep the place of their claim, so that Services on one address agree on the order.
     let before = current.map(|spec| spec.ports.as_slice()).unwrap_or_default();
     let mut all: Vec<Port> = before.iter().filter(|port| port.claim != *key).cloned().collect();
-    all.extend(ports(claiming.service, key));
+    all.extend(ports_on_record(claiming.service, key, before));
     all.sort_by_key(|port| claims.iter().position(|claim| is_of(claim, &port.claim)));
     VirtualIPSpec { address: address.to_string(), claims, ports: all, ..VirtualIPSpec::default() }
 }

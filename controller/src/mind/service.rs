@@ -22,12 +22,16 @@ use crate::granting::reservation::{is_own, while_claimed};
 use crate::granting::verdict::{self, Verdict, has_both_finalizers, has_our_finalizer, judge};
 use crate::granting::wait::{Until, some_of};
 use crate::status::{self, OURS};
-use crate::world::virtual_ips::{claim_in, claim_of, is_deleting, last_holder};
+use crate::world::virtual_ips::{SharingKey, claim_in, claim_of, is_deleting, last_holder};
 
 impl Mind {
     pub(super) fn look_at_service(&mut self, now: Now, key: &ClaimRef, out: &mut Vec<Effect>) {
+        self.looks += 1;
         self.waiting.remove(key);
         self.pending.is_looked_at(&Subject::Service(key.clone()));
+        if let Some(until) = self.refused.end_pause(key, now.monotonic) {
+            self.pending.wake(&Subject::Service(key.clone()), until);
+        }
         let Some(service) = self.services.get(key).map(Arc::clone) else {
             return self.look_at_missing(now, key, out);
         };
@@ -58,6 +62,7 @@ impl Mind {
     pub(super) fn judge(&self, service: &Service, key: &ClaimRef) -> Verdict {
         let claims = |address: IpAddr| {
             self.vips.get(address).is_some_and(|vip| claim_of(vip, key).is_some())
+                || self.claiming.get(key).is_some_and(|under_way| under_way.contains(&address))
                 || self.lost.get(key).is_some_and(|lost| lost.contains_key(&address))
         };
         judge(service, key, &self.classes, self.view(), claims)
@@ -68,8 +73,10 @@ impl Mind {
         let plan = plan(self.view(), service, key, &request);
         self.settle_lost(now, key, |address| plan.wants(address), out);
         let waits = plan.waits().map(|wait| wait.until.clone());
-        let sharers = request.as_ref().ok().and_then(|request| request.sharing_key.clone());
-        let sharers = sharers.filter(|_| !plan.has_all()).map(Until::Shared);
+        let sharing_key = request.as_ref().ok().and_then(|request| request.sharing_key.clone());
+        let namespace = key.namespace.clone();
+        let sharers = sharing_key.filter(|_| !plan.has_all());
+        let sharers = sharers.map(|key| Until::Shared(SharingKey { namespace, key }));
         let until = waits.chain(plan.forgone.iter().copied().map(Until::Free)).chain(sharers).collect();
         let goes_without = plan.goes_without();
         self.waiting.put(key, self.age(key), until, goes_without);
@@ -130,6 +137,10 @@ impl Mind {
         let draft = self.draft(now, Some(&vip.spec), address, None, Asked { settled, ..asked });
         if !draft.is(&vip.spec) {
             let spec = draft.into_spec();
+            if claim::has_a_port_twice(&spec) {
+                // Another one was edited too and gives the port up: that is written first.
+                return;
+            }
             self.loads.set(address, spec.placement.as_ref());
             if let Some(pool) = spec.pool.clone().filter(|_| spec.pool != vip.spec.pool) {
                 self.renaming.insert(address, pool);
@@ -164,8 +175,8 @@ impl Mind {
         let spec = Box::new(draft.into_spec());
         self.loads.set(address, spec.placement.as_ref());
         let claim = claim_in(&spec.claims, key);
-        if let Some(sharing) = claim.and_then(|claim| claim.sharing.as_ref()) {
-            self.sharing.insert(address, sharing.key.clone());
+        if claim.is_some_and(|claim| claim.sharing.is_some()) {
+            self.sharing.put(address, &spec);
         }
         self.claiming.entry(key.clone()).or_default().insert(address);
         self.claimant_of.insert(address, key.clone());

@@ -266,8 +266,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mistake(
         "the addresses of another implementation are taken over unasked",
         "granting/verdict.rs",
-        "if !adopts {",
-        "if !MUTANT && !adopts {",
+        "if annotation(service, annotations::ADOPT) != Some(\"true\") {",
+        "if !MUTANT && annotation(service, annotations::ADOPT) != Some(\"true\") {",
     ),
     // To whom a pool gives.
     mistake(

@@ -472,6 +472,33 @@ fn who_gives_its_source_ranges_up_keeps_the_address_but_not_its_announcement() {
 }
 
 #[test]
+fn who_names_several_pools_is_served_by_those_that_are_left() {
+    let mut cluster = pools(&[
+        ("a", json!({"addresses": ["10.0.0.50-10.0.0.51"]})),
+        ("b", json!({"addresses": ["10.0.0.60/32"]})),
+    ]);
+    let both = |service: &mut Service| annotate(service, "pool", "b,a");
+    cluster.create("old", both);
+    cluster.assert_has("old", &["10.0.0.60"]);
+    cluster.api.delete_pool("b");
+    cluster.quiet();
+    assert_eq!(cluster.addresses("old"), ["10.0.0.60"], "its deletion moves nobody");
+    cluster.create("new", both);
+    cluster.assert_has("new", &["10.0.0.50"]);
+    cluster.create("newer", both);
+    cluster.assert_has("newer", &["10.0.0.51"]);
+    cluster.create("last", both);
+    cluster.assert_waits("last", "PoolExhausted");
+    let said = cluster.condition("last", "Granted");
+    assert!(said.contains("a is exhausted, 'b' does not exist: add addresses"), "{said}");
+    // One that comes back moves nobody either, and serves who waits.
+    cluster.put_pool("b", json!({"addresses": ["10.0.0.61/32"]}));
+    cluster.quiet();
+    cluster.assert_has("last", &["10.0.0.61"]);
+    cluster.assert_has("new", &["10.0.0.50"]);
+}
+
+#[test]
 fn each_family_needs_source_ranges_of_its_own() {
     let spec = json!({"addresses": ["10.0.0.50-10.0.0.59", "fd00::50/124"], "requireSourceRanges": true});
     let set = |ranges: &'static [&'static str]| {
