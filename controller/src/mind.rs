@@ -345,6 +345,7 @@ impl Mind {
         for subject in self.pending.due(now.monotonic) {
             if let Subject::VirtualIp(address) = &subject {
                 self.try_again_after_pause(now, *address);
+                self.mark_former_holders(*address);
             }
             self.mark(subject);
         }

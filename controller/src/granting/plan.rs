@@ -317,7 +317,8 @@ impl Asking<'_> {
         }
         choose(&self.seeker(request, instead_of), self.family).map_err(|wait| {
             // What it waits for may be just what was refused.
-            let refused = self.view.refused.instead_of(self.key);
+            let may_be = matches!(wait.reason, reasons::POOL_EXHAUSTED | reasons::WRITE_REFUSED);
+            let refused = self.view.refused.instead_of(self.key).filter(|_| may_be);
             refused.map_or(wait.clone(), |refused| Wait { until: wait.until, ..refused.clone() })
         })
     }

@@ -79,6 +79,11 @@ impl Refused {
         self.addresses.contains_key(&address)
     }
 
+    /// The Services that were refused and have got nothing since.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.services.keys()
+    }
+
     /// The addresses that are put aside.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.keys().copied()

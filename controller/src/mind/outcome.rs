@@ -147,6 +147,10 @@ impl Mind {
     pub(super) fn try_again(&mut self, address: IpAddr) {
         if self.refused.end(address) {
             self.let_go(address, &Holder::Refused);
+            // Whether or not they get it, they are not told of it any more.
+            for key in self.refused.services().cloned().collect::<Vec<_>>() {
+                self.mark(Subject::Service(key));
+            }
         }
     }
 
