@@ -395,6 +395,7 @@ pub fn quiet(api: &Api, ledger: &Ledger) {
     every_claim_says_what_its_service_is_like(api, ledger);
     policy_local_is_announced_where_its_endpoints_are(api);
     who_gives_source_ranges_up_is_not_announced(api);
+    every_address_of_a_pool_is_accounted_for(api);
     what_is_not_ours_bears_no_mark(api);
     history(api, ledger);
 }
@@ -466,6 +467,20 @@ fn who_gives_source_ranges_up_is_not_announced(api: &Api) {
                 holder(claim),
                 vip.metadata.name
             );
+        }
+    }
+}
+
+/// What a pool could grant is granted, reserved or available, unless it grants nothing at all.
+fn every_address_of_a_pool_is_accounted_for(api: &Api) {
+    for (name, pool) in &api.pools {
+        let Some(status) = &pool.status else { continue };
+        for it in [status.ipv4, status.ipv6].into_iter().flatten() {
+            let used = it.granted + it.reserved;
+            let is_ready =
+                pool.spec.not_implemented().is_empty() && pool.metadata.deletion_timestamp.is_none();
+            let left = if is_ready { it.total - used } else { 0 };
+            assert!(it.available == left && used <= it.total, "sums: {name} counts {it:?}");
         }
     }
 }

@@ -341,7 +341,7 @@ fn ports(random: &mut Random) -> Vec<ServicePort> {
     let all = [("TCP", 80), ("TCP", 80), ("TCP", 443), ("UDP", 53), ("TCP", 8080), ("UDP", 80)];
     let mut ports: Vec<(&str, i32)> = (0..=random.below(2)).map(|_| *random.pick(&all)).collect();
     ports.dedup();
-    if random.once_in(24) {
+    if random.once_in(15) {
         // More than can be served at one address.
         ports = (1000..1257).map(|port| ("TCP", port)).collect();
     }

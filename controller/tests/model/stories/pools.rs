@@ -343,6 +343,22 @@ fn a_pool_tells_when_it_is_exhausted_reachable_and_ready() {
 }
 
 #[test]
+fn a_pool_accounts_for_every_address() {
+    let mut cluster = pools(&[("lan", json!({"addresses": ["10.0.0.50-10.0.0.59"]}))]);
+    cluster.create("ours", |_| {});
+    cluster.create("theirs", |service| super::given_by_another(service, "10.0.0.55"));
+    cluster.create("lists", |service| {
+        let spec = service.spec.as_mut().unwrap();
+        spec.type_ = Some("ClusterIP".into());
+        spec.external_ips = Some(vec!["10.0.0.56".into()]);
+    });
+    assert_eq!(counts(&cluster, "lan").0, capacity(10, 1, 2, 7));
+    cluster.edit_pool("lan", json!({"externalTargets": ["10.9.0.0/16"]}));
+    cluster.quiet();
+    assert_eq!(counts(&cluster, "lan").0, capacity(10, 1, 2, 0));
+}
+
+#[test]
 fn a_pool_that_grants_nothing_does_not_call_itself_exhausted() {
     let mut cluster = pools(&[("lan", json!({"addresses": ["10.0.0.50-10.0.0.51"]}))]);
     cluster.edit_pool("lan", json!({"externalTargets": ["10.9.0.0/16"]}));
