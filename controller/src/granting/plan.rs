@@ -284,8 +284,10 @@ impl Asking<'_> {
             Some(best) if !best.claimed => (Slot::Take(take(best.address)), None),
             Some(best) if best.fits => (Slot::Held(best.address), too_many_ports(service)),
             Some(best) => match self.choose(request, Some(best.address)) {
-                // The pool that it lies in now would give the same again.
-                Ok(to) if to.address == best.address => (Slot::Held(best.address), None),
+                // The pool that it lies in now would give the same again, or another that it has already.
+                Ok(to) if candidates.iter().any(|known| known.claimed && known.address == to.address) => {
+                    (Slot::Held(to.address), None)
+                }
                 Ok(to) => (Slot::Switch { from: best.address, to }, None),
                 Err(wait) if best.forbidden => (Slot::Empty, Some(wait)),
                 Err(wait) => (Slot::Held(best.address), Some(wait)),
