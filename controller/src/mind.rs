@@ -49,6 +49,8 @@ use landfall_crds::{ClaimRef, IPPool, Speaker, VirtualIP, names};
 use crate::effects::{Effect, Note, Outcome};
 use crate::granting::book::AddressBook;
 use crate::granting::plan::{Lost, View};
+use crate::granting::refused::Refused;
+use crate::granting::sharers::Sharers;
 use crate::granting::tally::Tallies;
 use crate::granting::usage::Usage;
 use crate::granting::verdict::Classes;
@@ -204,11 +206,15 @@ pub struct Mind {
     own_claims: BTreeSet<(IpAddr, ClaimRef)>,
     /// Pools that addresses are about to be counted under instead of others.
     renaming: BTreeMap<IpAddr, String>,
-    /// The sharing keys of claims that are being written.
-    sharing: BTreeMap<IpAddr, String>,
+    /// What is being written of those who share addresses.
+    sharing: Sharers,
+    /// What the API server refused lately.
+    refused: Refused,
     unclaimed: BTreeMap<IpAddr, Unclaimed>,
     /// The highest placement epoch that was ever seen or given.
     last_epoch: i64,
+    /// How often some Service was looked at.
+    looks: u64,
 
     pending: Pending,
     /// What to look at: VirtualIPs, then Services by age, then pools.
@@ -260,9 +266,11 @@ impl Mind {
             claimant_of: BTreeMap::new(),
             own_claims: BTreeSet::new(),
             renaming: BTreeMap::new(),
-            sharing: BTreeMap::new(),
+            sharing: Sharers::default(),
+            refused: Refused::default(),
             unclaimed: BTreeMap::new(),
             last_epoch: 0,
+            looks: 0,
             pending: Pending::default(),
             dirty: BTreeSet::new(),
             waiting: Waiting::default(),
@@ -335,6 +343,10 @@ impl Mind {
             return;
         }
         for subject in self.pending.due(now.monotonic) {
+            if let Subject::VirtualIp(address) = &subject {
+                self.try_again_after_pause(now, *address);
+                self.mark_former_holders(*address);
+            }
             self.mark(subject);
         }
         for key in self.rush.over(now.monotonic) {
@@ -372,6 +384,10 @@ impl Mind {
         self.rush = Rush::default();
         self.own_claims.clear();
         self.balance = Balance::default();
+        for address in self.refused.addresses().collect::<Vec<_>>() {
+            self.try_again(address);
+        }
+        self.refused = Refused::default();
         for address in self.claimant_of.keys().chain(self.renaming.keys()).copied().collect::<Vec<_>>() {
             self.forget_claiming(address);
         }
@@ -446,6 +462,7 @@ impl Mind {
             claiming: &self.claiming,
             lost: &self.lost,
             sharing: &self.sharing,
+            refused: &self.refused,
             namespaces: &self.namespaces,
             usage: &self.usage,
             default_deny: self.config.default_deny,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use landfall_crds::address::Family;
+use landfall_crds::address::{Family, parse_address};
 use landfall_crds::names::conditions::{ADDRESS_CONFLICT, EXTERNAL_IP_CONFLICT, GRANTED, SERVICE_ANNOUNCED};
 use landfall_crds::{TrafficPolicy, VirtualIP};
 
@@ -20,6 +20,11 @@ pub const OURS: [&str; 3] = [GRANTED, SERVICE_ANNOUNCED, EXTERNAL_IP_CONFLICT];
 const MOST_LISTING: usize = 8;
 /// What follows them in the message.
 const IN_EXTERNAL_IPS: &str = " in spec.externalIPs";
+
+/// What follows the addresses in hand of a Service that waits for others.
+const STAYS: &str = " stays until then";
+/// What ends the words about an address that its pool would not give any more.
+pub(crate) const ADDRESS_KEPT: &str = "; address kept)";
 
 /// Reasons of the condition `landfall.dev/Announced`.
 pub mod announced {
@@ -55,7 +60,8 @@ pub fn conditions_of(service: &Service) -> &[Condition] {
     service.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default()
 }
 
-/// `landfall.dev/Granted`. `origin` tells where an address comes from, in words.
+/// `landfall.dev/Granted`. `origin` tells where an address comes from, in words: the address first, and no other
+/// one after a comma.
 pub fn granted(plan: &Plan, service: &Service, origin: impl Fn(IpAddr) -> String) -> Wanted {
     let held = plan.held();
     let prefers = service.spec.as_ref().and_then(|spec| spec.ip_family_policy.as_deref());
@@ -66,30 +72,45 @@ pub fn granted(plan: &Plan, service: &Service, origin: impl Fn(IpAddr) -> String
         !held.is_empty() && prefers == Some("PreferDualStack") && plan.families.iter().all(is_bonus);
     let origins = held.iter().map(|address| origin(*address));
     if let Some(wait) = plan.waits().next() {
+        // Each family has its own reason, unless both have the same.
+        let other = plan.waits().nth(1).filter(|other| other.message != wait.message);
+        let why = match other {
+            None => wait.message.clone(),
+            Some(other) if other.reason == wait.reason => format!("{}; {}", wait.message, other.message),
+            Some(other) => format!("{}; {}: {}", wait.message, other.reason, other.message),
+        };
         if has_what_can_be_had {
-            let message = format!("{}; {}", some_of(origins, 2), wait.message);
+            let message = format!("{}; {why}", some_of(origins, 2));
             return Wanted::new(GRANTED, true, reasons::GRANTED, message);
         }
-        let message = if held.is_empty() {
-            wait.message.clone()
-        } else {
-            format!("{}; {} stays until then", wait.message, some_of(&held, 2))
-        };
+        let message = if held.is_empty() { why } else { format!("{why}; {}{STAYS}", some_of(&held, 2)) };
         return Wanted::new(GRANTED, false, wait.reason, message);
     }
     Wanted::new(GRANTED, true, reasons::GRANTED, some_of(origins, 2))
 }
 
 /// Whether the address in the status was written by us: it is written together with both conditions,
-/// and `landfall.dev/Granted` names it. Another controller may overwrite the address, but does not
-/// know of the condition.
+/// and `landfall.dev/Granted` says that the Service holds it. Another controller may overwrite the address,
+/// but does not know of the condition.
 pub fn is_shown_by_us(service: &Service, address: IpAddr) -> bool {
     let known = conditions_of(service);
-    let text = address.to_string();
     find(known, SERVICE_ANNOUNCED).is_some()
-        && find(known, GRANTED).is_some_and(|granted| {
-            granted.message.split_whitespace().any(|word| word.trim_matches([',', ';', '(', ')']) == text)
-        })
+        && find(known, GRANTED).is_some_and(|granted| held_by(granted).contains(&address))
+}
+
+/// The addresses that a Service holds by what its condition says; [`granted`] read backwards. They stand
+/// where that puts them and nowhere else: what a message says of an address that is asked for, or of another
+/// pool, whose name may look like an address, tells of none.
+fn held_by(granted: &Condition) -> Vec<IpAddr> {
+    let message = granted.message.as_str();
+    let held = if granted.status == "True" {
+        let end = message.match_indices("; ").find(|(at, _)| !message[*at..].starts_with(ADDRESS_KEPT));
+        end.map_or(message, |(at, _)| &message[..at])
+    } else {
+        let kept = message.strip_suffix(STAYS).and_then(|message| message.rsplit_once("; "));
+        kept.map_or("", |(_, held)| held)
+    };
+    held.split(", ").filter_map(|origin| parse_address(origin.split(' ').next()?).ok()).collect()
 }
 
 /// What is known of the announcement of a Service's addresses.
@@ -141,8 +162,9 @@ pub fn withheld(address: IpAddr) -> Announcement {
     Announcement::Impossible {
         reason: announced::SOURCE_RANGES_REQUIRED,
         message: format!(
-            "{address} is kept but not announced, since its pool requires source ranges and the Service has none any \
-             more: set spec.loadBalancerSourceRanges"
+            "{address} is kept but not announced, since its pool requires source ranges and the Service has none of {} \
+             any more: set spec.loadBalancerSourceRanges",
+            Family::of(address)
         ),
     }
 }
@@ -256,4 +278,61 @@ pub fn same_ingress(known: &[LoadBalancerIngress], wanted: &[LoadBalancerIngress
             && known.ports.as_deref().unwrap_or_default() == wanted.ports.as_deref().unwrap_or_default()
     };
     known.len() == wanted.len() && known.iter().zip(wanted).all(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::granting::wait::{Until, Wait};
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_a_condition_says_that_a_service_holds_is_read_back_and_nothing_else() {
+        let asks =
+            "192.0.2.7 is asked for, but no IPPool holds it: ask for another address, or add it to a pool";
+        let quotes = "landfall.dev/pool says 'x; 192.0.2.7 stays until then', and 'y; 192.0.2.8': correct it";
+        let spent = "no IPv6 address can be had: lan is exhausted, 192.0.2.7 is exhausted: add addresses";
+        let edited = |address: IpAddr| format!("{address} (pool 192.0.2.7 is gone{ADDRESS_KEPT}");
+        let unreserved = |address: IpAddr| {
+            format!(
+                "{address} from pool lan, not reserved (landfall.dev/reserve is set, but pool 192.0.2.7 is gone)"
+            )
+        };
+        let plain = |address: IpAddr| format!("{address} from pool 192.0.2.7");
+        let origins: [&dyn Fn(IpAddr) -> String; 4] =
+            [&|address| address.to_string(), &plain, &edited, &unreserved];
+        let any = Until::Any { family: Family::IPv6, pools: None };
+        let waits = [(asks, Until::Edited), (quotes, Until::Edited), (spent, any)];
+        let waits = waits.map(|(message, until)| Some(Wait::new(reasons::POOL_EXHAUSTED, message, until)));
+        for (held, origin, wait, policy) in
+            [&[][..], &["10.0.0.50"], &["fd00::50"], &["10.0.0.50", "fd00::50"]]
+                .iter()
+                .flat_map(|held| origins.iter().map(move |origin| (held, origin)))
+                .flat_map(|(held, origin)| waits.iter().chain([&None]).map(move |wait| (held, origin, wait)))
+                .flat_map(|(held, origin, wait)| {
+                    ["SingleStack", "PreferDualStack"].map(|policy| (held, origin, wait, policy))
+                })
+        {
+            let held: Vec<IpAddr> = held.iter().map(|text| ip(text)).collect();
+            let family = |address: &IpAddr| Slot::Held(*address);
+            let mut slots: Vec<Slot> = held.iter().map(family).collect();
+            slots.extend((slots.len() < 2).then_some(Slot::Empty));
+            let last = slots.len() - 1;
+            let families = slots.into_iter().enumerate().map(|(at, slot)| FamilyPlan {
+                family: Family::IPv4,
+                slot,
+                wait: wait.clone().filter(|_| at == last),
+            });
+            let plan = Plan { families: families.collect(), ..Plan::default() };
+            let service = serde_json::from_value(json!({"spec": {"ipFamilyPolicy": policy}})).unwrap();
+            let said = granted(&plan, &service, origin);
+            let said = crate::conditions::with_times(&[], &[said], None, Timestamp::UNIX_EPOCH).remove(0);
+            assert_eq!(held_by(&said), held, "{}: {}", said.status, said.message);
+        }
+    }
 }

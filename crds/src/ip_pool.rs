@@ -77,9 +77,10 @@ pub struct IPPoolSpec {
     /// load balancer.
     #[serde(default)]
     pub scope: Scope,
-    /// Grants only to Services with source ranges (`spec.loadBalancerSourceRanges` or its annotation).
-    /// Ranges that together hold half of a family's addresses or more do not count. A Service that
-    /// gives its ranges up keeps its address, but nobody announces it until it has ranges again.
+    /// Grants only to Services with source ranges of the address's family in
+    /// `spec.loadBalancerSourceRanges`. Ranges that together hold the lower or the upper half of the
+    /// family's addresses do not count. A Service that gives its ranges up keeps its address, but nobody
+    /// announces it until it has ranges again.
     #[serde(default)]
     pub require_source_ranges: bool,
     /// How long a released address rests before another Service is given it, such as `30s` or `1h`;
@@ -205,9 +206,11 @@ pub struct Capacity {
     pub total: i64,
     /// Addresses that Services hold.
     pub granted: i64,
-    /// Addresses kept for somebody who does not hold them now.
+    /// Addresses that nobody else is given though no Service holds them from here: kept for somebody,
+    /// resting after a release, given by another implementation, or in some `spec.externalIPs`.
     pub reserved: i64,
-    /// Addresses that the next Service could be given.
+    /// Addresses that the next Service could be given: the rest of the total, or none while the pool is not
+    /// ready.
     pub available: i64,
 }
 

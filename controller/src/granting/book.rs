@@ -46,6 +46,8 @@ pub enum Holder {
     SubnetEdge(String),
     /// A VirtualIP is being created for it and the outcome has not come yet.
     Busy,
+    /// The API server refused a claim on it lately.
+    Refused,
 }
 
 impl Holder {
@@ -121,6 +123,8 @@ pub struct AddressBook {
     holders: BTreeMap<IpAddr, Vec<Holder>>,
     /// The ranges that the cluster uses inside.
     cluster: BTreeMap<ClusterUse, AddressSet>,
+    /// The namespaces with which each may share addresses of some pool, by the pools' `sharing.namespaces`.
+    partners: BTreeMap<String, BTreeSet<String>>,
     /// How often the last free address of a family of some pool was taken.
     exhaustions: u64,
 }
@@ -204,6 +208,13 @@ impl AddressBook {
         }
         self.open.clear();
         self.ranges.clear();
+        self.partners.clear();
+        for sharing in self.pools.values().filter_map(|pool| pool.object.spec.sharing.as_ref()) {
+            for namespace in &sharing.namespaces {
+                let others = sharing.namespaces.iter().filter(|other| *other != namespace).cloned();
+                self.partners.entry(namespace.clone()).or_default().extend(others);
+            }
+        }
         let mut older = AddressSet::new();
         let mut drawn: Vec<String> = Vec::new();
         for (_, name) in &by_age {
@@ -268,6 +279,11 @@ impl AddressBook {
             let pool = self.pools.get(name)?;
             Some((name.as_str(), pool, pool.free.first(family)?))
         })
+    }
+
+    /// The other namespaces with which one may share addresses, wherever any pool lets them.
+    pub fn partners(&self, namespace: &str) -> impl Iterator<Item = &str> {
+        self.partners.get(namespace).into_iter().flatten().map(String::as_str)
     }
 
     /// Whether there is no pool.

@@ -9,7 +9,7 @@ use landfall_crds::names::annotations;
 
 use super::ServiceKey;
 use super::book::{Holder, Pool};
-use super::choice::{Seeking, are_beside, asker, names_by, obstacle};
+use super::choice::{Seeker, Seeking, are_beside, asker, names_by, obstacle};
 use super::plan::{View, may_count_under};
 use super::request::{Request, annotation, sharing_key};
 use super::rules::scope_serves;
@@ -25,6 +25,8 @@ pub(super) struct Has<'a> {
     pub(super) claimed: &'a [IpAddr],
     /// Its status shows them.
     pub(super) shown: &'a [IpAddr],
+    /// Pools from which it is being given an address in another family.
+    pub(super) given: &'a [String],
 }
 
 /// An address that the Service has or had.
@@ -65,7 +67,7 @@ pub(super) fn candidates(
     has: Has<'_>,
     family: Family,
 ) -> Vec<Candidate> {
-    let Has { claimed, shown: in_status } = has;
+    let Has { claimed, shown: in_status, given } = has;
     let judge = |address: IpAddr, pool: Option<&str>, claim: Option<&Claim>| {
         let Some(request) = request else { return (true, false) };
         let lies_in = view.book.pool_of(address);
@@ -136,7 +138,16 @@ pub(super) fn candidates(
         // In a pool, what the status shows may be known to the other controller only. What is to be taken
         // over is taken as it is, even if the Service asks for a pool that only its former keeper had.
         let is_adopted = annotation(service, annotations::ADOPT) == Some("true");
-        let may_be_claimed = pool.is_some() && (fits || is_adopted) && in_status.contains(&address);
+        let is_served = |request: &Request| {
+            let seeker = Seeker { view, service, key, request, given, instead_of: None };
+            let found = pool.and_then(|name| Some((name, view.book.pool(name)?)));
+            found.is_some_and(|(name, pool)| seeker.is_served_by(name, pool, family, Some(address)).is_ok())
+        };
+        // What others wrote there is taken by the rules that hold for all.
+        let may_be_claimed = pool.is_some()
+            && (fits || is_adopted)
+            && in_status.contains(&address)
+            && (is_shown_by_us(service, address) || request.is_some_and(is_served));
         if (vanished || may_be_claimed) && obstacle(view, &seeking, address, vanished).is_none() {
             candidates.push(Candidate {
                 address,
@@ -174,7 +185,7 @@ fn is_in_scope(
         return true;
     }
     pool.is_some_and(|(name, pool)| {
-        let names_it = asker(view, service, key, request, name, pool).names_it;
+        let names_it = asker(view, service, key, request, name, pool, Family::of(address)).names_it;
         scope_serves(pool.object.spec.scope, request.internal, names_it)
     })
 }

@@ -1,5 +1,6 @@
 //! Which address a Service is given in one family.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
@@ -15,10 +16,10 @@ use super::rules::{Asker, Refused, has_quota, names, serves, why_not_ready};
 use super::sharing::{Party, fits};
 use super::source_ranges::has_source_ranges;
 use super::verdict::{addresses, has_our_finalizer};
-use super::wait::{Until, Wait, reasons, some_of};
+use super::wait::{Until, Wait, quoted, reasons, some_of};
 use super::{ServiceKey, named};
 use crate::world::virtual_ips::{
-    claim_of, has_finalizer, is_deleting, is_tenants, key_of_claim, last_holder,
+    SharingKey, claim_of, has_finalizer, is_deleting, is_tenants, key_of_claim, last_holder,
 };
 
 /// At most so many pools are named in one message.
@@ -51,7 +52,7 @@ pub struct Seeker<'a> {
 }
 
 impl Seeker<'_> {
-    /// Whether the pool gives the Service an address: this one, or any.
+    /// Whether the pool gives the Service an address of the family: this one, or any.
     ///
     /// # Errors
     /// It does not, for the reason given.
@@ -59,13 +60,14 @@ impl Seeker<'_> {
         &self,
         name: &str,
         pool: &Pool,
+        family: Family,
         address: Option<IpAddr>,
     ) -> Result<(), Refused> {
         if !pool.is_ready() {
             let text = format!("grants nothing ({})", why_not_ready(pool));
             return Err(Refused { reason: reasons::POOL_NOT_READY, text });
         }
-        serves(pool, &self.asker(name, pool), self.view.default_deny)?;
+        serves(pool, &self.asker(name, pool, family), self.view.default_deny)?;
         let namespace = &self.key.namespace;
         let uses = |address: IpAddr| self.view.usage.counts(address, name, namespace);
         if address.is_some_and(uses) {
@@ -76,13 +78,13 @@ impl Seeker<'_> {
         has_quota(name, pool, namespace, self.view.usage, i64::try_from(given).unwrap_or(i64::MAX) - goes)
     }
 
-    /// How the Service looks to the rules of a pool.
-    pub(super) fn asker(&self, name: &str, pool: &Pool) -> Asker<'_> {
-        asker(self.view, self.service, self.key, self.request, name, pool)
+    /// How the Service looks to the rules of a pool when it asks for an address of this family.
+    pub(super) fn asker(&self, name: &str, pool: &Pool, family: Family) -> Asker<'_> {
+        asker(self.view, self.service, self.key, self.request, name, pool, family)
     }
 }
 
-/// How a Service looks to the rules of a pool.
+/// How a Service looks to the rules of a pool when it asks for an address of this family.
 pub(super) fn asker<'a>(
     view: View<'a>,
     service: &'a Service,
@@ -90,13 +92,15 @@ pub(super) fn asker<'a>(
     request: &Request,
     name: &str,
     pool: &Pool,
+    family: Family,
 ) -> Asker<'a> {
     Asker {
         key,
         labels: service.metadata.labels.as_ref(),
         namespace: view.namespaces.get(&key.namespace),
         internal: request.internal,
-        source_ranges: pool.object.spec.require_source_ranges && has_source_ranges(service),
+        family,
+        source_ranges: pool.object.spec.require_source_ranges && has_source_ranges(service, family),
         names_it: request.internal
             && pool.object.spec.scope == Scope::Any
             && names_by(request, name, pool).is_some(),
@@ -149,7 +153,8 @@ fn asked(seeker: &Seeker<'_>, address: IpAddr) -> Result<Chosen, Wait> {
         );
         return Err(Wait::new(reasons::ADDRESS_NOT_IN_POOL, message, Until::Edited));
     }
-    if let Err(Refused { reason, text }) = seeker.is_served_by(name, pool, Some(address)) {
+    if let Err(Refused { reason, text }) = seeker.is_served_by(name, pool, Family::of(address), Some(address))
+    {
         // Of an address that its namespace has come to use already the quota is not asked; those who wait for
         // the quota itself are asked again when it has room.
         let until = match reason {
@@ -189,13 +194,28 @@ impl<'a> Seeker<'a> {
         self.request.sharing_key.as_deref()
     }
 
+    /// Its sharing key, as those write it who may share with it: in its own namespace, and in those with which
+    /// some pool lets it.
+    fn sharing_keys(&self) -> Vec<SharingKey> {
+        let Some(key) = self.sharing_key() else { return Vec::new() };
+        let own = self.key.namespace.as_str();
+        let namespaces = std::iter::once(own).chain(self.view.book.partners(own));
+        let of = |namespace: &str| SharingKey { namespace: namespace.to_owned(), key: key.to_owned() };
+        namespaces.map(of).collect()
+    }
+
+    /// Whether the pool gives addresses to whoever names none, or the Service names pools.
+    fn may_be_given_unasked(&self, pool: &Pool) -> bool {
+        pool.object.spec.auto_assign || self.request.pools.is_some()
+    }
+
     /// Whether the Service can have an address that is not free.
     fn can_have(&self, address: IpAddr) -> Option<Chosen> {
         let name = self.view.book.pool_of(address)?;
         let pool = self.view.book.pool(name)?;
         let holder = Seeking { service: self.service, key: self.key, sharing_key: self.sharing_key() };
         (self.request.accepts(address, Some(name))
-            && self.is_served_by(name, pool, Some(address)).is_ok()
+            && self.is_served_by(name, pool, Family::of(address), Some(address)).is_ok()
             && obstacle(self.view, &holder, address, false).is_none())
         .then(|| Chosen { address, pool: Some(name.to_owned()) })
     }
@@ -207,10 +227,34 @@ fn own(seeker: &Seeker<'_>, family: Family) -> Option<Chosen> {
     known.filter(|address| Family::of(*address) == family).find_map(|address| seeker.can_have(address))
 }
 
-/// An address that Services with the same sharing key have, and that this one can be beside them on.
+/// An address that Services with the same sharing key have, and that this one can be beside them on. To offer
+/// to share names no pool, so a pool that gives to nobody unasked gives nothing by it.
 fn shared(seeker: &Seeker<'_>, family: Family) -> Option<Chosen> {
-    let known = seeker.view.vips.with_sharing_key(seeker.sharing_key()?);
-    known.filter(|address| Family::of(*address) == family).find_map(|address| seeker.can_have(address))
+    let View { vips, sharing, .. } = seeker.view;
+    let known: BTreeSet<IpAddr> =
+        seeker.sharing_keys().iter().flat_map(|key| vips.with_sharing_key(key)).collect();
+    let settled = |address: &IpAddr| Family::of(*address) == family && sharing.get(*address).is_none();
+    known.into_iter().filter(settled).filter_map(|address| seeker.can_have(address)).find(|chosen| {
+        let pool = chosen.pool.as_deref().and_then(|name| seeker.view.book.pool(name));
+        pool.is_some_and(|pool| seeker.may_be_given_unasked(pool))
+    })
+}
+
+/// An address that Services with the same sharing key are just being given, and on which this one could be
+/// beside them then.
+pub(super) fn about_to_be_shared(seeker: &Seeker<'_>, family: Family) -> Option<IpAddr> {
+    let View { book, sharing, .. } = seeker.view;
+    let known: BTreeSet<IpAddr> = seeker.sharing_keys().iter().flat_map(|key| sharing.with(key)).collect();
+    let party = (!known.is_empty()).then(|| Party::of(seeker.service, seeker.key, seeker.sharing_key()))?;
+    known.into_iter().filter(|address| Family::of(*address) == family).find(|address| {
+        let lies_in = book.pool_of(*address);
+        let found = lies_in.and_then(|name| Some((name, book.pool(name)?)));
+        let Some((name, pool)) = found else { return false };
+        seeker.request.accepts(*address, Some(name))
+            && seeker.may_be_given_unasked(pool)
+            && sharing.get(*address).is_some_and(|spec| fits(spec, &party, Some(pool)).is_ok())
+            && seeker.is_served_by(name, pool, family, Some(*address)).is_ok()
+    })
 }
 
 /// Who wants an address, as its present holders see it.
@@ -248,7 +292,13 @@ pub fn obstacle(view: View<'_>, seeking: &Seeking<'_>, address: IpAddr, shows_it
         Holder::ExternalIp(by) if by != service && !shows_it => {
             taken(format!("Service {} has it in spec.externalIPs", named(by)))
         }
-        Holder::Busy | Holder::Status(_) | Holder::Lost(_) | Holder::ExternalIp(_) => None,
+        Holder::Refused if !shows_it && !shows(seeking.service, address) => {
+            let said = view.refused.of_address(address).unwrap_or_default();
+            let message =
+                format!("{address} is asked for, but the API server refuses to let it be claimed: {said}");
+            Some(Wait::new(reasons::WRITE_REFUSED, message, Until::Free(address)))
+        }
+        Holder::Busy | Holder::Refused | Holder::Status(_) | Holder::Lost(_) | Holder::ExternalIp(_) => None,
         Holder::Node(_) | Holder::Gateway(_) | Holder::SubnetEdge(_) if shows_it => None,
         Holder::Node(node) => no_station(address, &format!("node {node}'s own")),
         Holder::Gateway(node) => no_station(address, &format!("node {node}'s gateway")),
@@ -348,11 +398,13 @@ fn obstacle_of_virtual_ip(
     Some(Wait::new(reasons::ADDRESS_TAKEN, message, until))
 }
 
-/// The lowest free address of the first of the named pools that has one.
+/// The lowest free address of the first of the named pools that has one. Those that do not exist are passed over,
+/// as those are that refuse: a pool that goes takes nothing from who has named others beside it.
 fn from_named(seeker: &Seeker<'_>, asked: &[String], family: Family) -> Result<Chosen, Wait> {
     let book = seeker.view.book;
-    let unknown: Vec<String> = asked.iter().filter(|name| book.pool(name).is_none()).cloned().collect();
-    if !unknown.is_empty() {
+    let (known, unknown): (Vec<String>, Vec<String>) =
+        asked.iter().cloned().partition(|name| book.pool(name).is_some());
+    if known.is_empty() {
         let message = format!(
             "the Service asks for pool {}, which does not exist: existing pools are {}",
             names(&unknown),
@@ -364,16 +416,22 @@ fn from_named(seeker: &Seeker<'_>, asked: &[String], family: Family) -> Result<C
         );
         return Err(Wait::new(reasons::POOL_UNKNOWN, message, Until::Edited));
     }
-    let pools = asked.iter().filter_map(|name| Some((name.as_str(), book.pool(name)?)));
+    let pools = known.iter().filter_map(|name| Some((name.as_str(), book.pool(name)?)));
     let until = || Until::Any { family, pools: Some(asked.to_vec()) };
-    lowest_of(seeker, pools, family, false).map_err(|refusals| refusals.into_wait(family, until()))
+    lowest_of(seeker, pools, family, false).map_err(|mut refusals| {
+        for name in &unknown {
+            let text = "does not exist".to_owned();
+            refusals.note(&quoted(name), Refused { reason: reasons::POOL_UNKNOWN, text });
+        }
+        refusals.into_wait(family, until())
+    })
 }
 
 /// The lowest free address of the best pool that gives to everybody.
 fn from_any(seeker: &Seeker<'_>, family: Family) -> Result<Chosen, Wait> {
     let book = seeker.view.book;
     let serves = |(name, pool, _): &(&str, &Pool, IpAddr)| {
-        pool.object.spec.auto_assign && seeker.is_served_by(name, pool, None).is_ok()
+        pool.object.spec.auto_assign && seeker.is_served_by(name, pool, family, None).is_ok()
     };
     if let Some((name, _, address)) = book.open_pools(family).find(serves) {
         return Ok(Chosen { address, pool: Some(name.to_owned()) });
@@ -400,7 +458,7 @@ fn lowest_of<'a>(
         } else if only_automatic && !pool.object.spec.auto_assign {
             let text = "gives only to Services that name it".to_owned();
             refusals.note(name, Refused { reason: reasons::NO_POOL, text });
-        } else if let Err(refused) = seeker.is_served_by(name, pool, None) {
+        } else if let Err(refused) = seeker.is_served_by(name, pool, family, None) {
             refusals.note(name, refused);
         } else if let Some(address) = seeker.view.book.lowest_free(name, family) {
             return Ok(Chosen { address, pool: Some(name.to_owned()) });
@@ -416,12 +474,12 @@ fn lowest_of<'a>(
 pub fn could_have(seeker: &Seeker<'_>, family: Family, pools: Option<&[String]>) -> bool {
     let book = seeker.view.book;
     let can = |name: &str, pool: &Pool| {
-        book.lowest_free(name, family).is_some() && seeker.is_served_by(name, pool, None).is_ok()
+        book.lowest_free(name, family).is_some() && seeker.is_served_by(name, pool, family, None).is_ok()
     };
     match pools {
         Some(names) => names.iter().any(|name| book.pool(name).is_some_and(|pool| can(name, pool))),
         None => book.open_pools(family).any(|(name, pool, _)| {
-            pool.object.spec.auto_assign && seeker.is_served_by(name, pool, None).is_ok()
+            pool.object.spec.auto_assign && seeker.is_served_by(name, pool, family, None).is_ok()
         }),
     }
 }
@@ -434,10 +492,11 @@ pub fn could_share(seeker: &Seeker<'_>) -> bool {
 }
 
 /// Reasons for which a pool refuses, with what to do: the nearer to success, the earlier.
-const ADVICE: [(&str, &str); 8] = [
+const ADVICE: [(&str, &str); 9] = [
     (reasons::POOL_EXHAUSTED, "add addresses to a pool or release some"),
     (reasons::QUOTA_EXCEEDED, "release an address, or have the pool's spec.quota raised"),
     (reasons::POOL_NOT_READY, "see the conditions of the pool"),
+    (reasons::POOL_UNKNOWN, "correct the names of the pools"),
     (reasons::SOURCE_RANGES_REQUIRED, "give the Service source ranges, or use another pool"),
     (reasons::SERVICE_NOT_SELECTED, "label the Service, or use another pool"),
     (reasons::NAMESPACE_NOT_SELECTED, "have a pool select the namespace"),

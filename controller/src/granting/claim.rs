@@ -1,11 +1,13 @@
 //! What a Service's claim looks like in the spec of a VirtualIP.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use landfall_crds::address::Family;
 use landfall_crds::{
     Announce, Candidate, Claim, ClaimRef, ClaimTerms, Fallback, IPPool, Placement, Port, Protocol,
     TrafficPolicy, VirtualIPSpec,
@@ -16,8 +18,12 @@ use super::internal::asks_for_internal;
 use super::request::{Request, sharing_key};
 use super::sharing::sharing_of;
 use super::source_ranges::has_source_ranges;
+use super::wait::{Until, Wait, reasons};
 use crate::conditions::whole_seconds;
 use crate::world::virtual_ips::{claim_in, is_of};
+
+/// As many ports may be served at one address (`maxItems` of a VirtualIP's `spec.ports`).
+pub(super) const MOST_PORTS: usize = 256;
 
 /// What a claim is made from.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +34,8 @@ pub struct Claiming<'a> {
     pub key: &'a ServiceKey,
     /// What it asks for; nothing where that is not understood, and then what was recorded stays.
     pub request: Option<&'a Request>,
+    /// The family of the address.
+    pub family: Family,
     /// Whether the address's pool requires source ranges.
     pub requires_ranges: bool,
     /// By what it names the address's pool, if it does.
@@ -88,7 +96,7 @@ impl Claiming<'_> {
             (None, None) => (asks_for_internal(self.service).unwrap_or(false), None),
         };
         let had = before.is_some_and(|terms| terms.source_ranges);
-        let source_ranges = has_source_ranges(self.service) || self.requires_ranges && had;
+        let source_ranges = has_source_ranges(self.service, self.family) || self.requires_ranges && had;
         Some(ClaimTerms { internal, named, source_ranges })
     }
 }
@@ -117,6 +125,37 @@ pub fn ports(service: &Service, key: &ServiceKey) -> Vec<Port> {
             node_port: port.node_port.filter(|port| *port > 0),
         })
         .collect()
+}
+
+/// Whether two serve the same port, which the API server would refuse (`x-kubernetes-list-map-keys`).
+pub fn has_a_port_twice(spec: &VirtualIPSpec) -> bool {
+    let ports: BTreeSet<_> = spec.ports.iter().map(|port| (port.protocol, port.port)).collect();
+    ports.len() < spec.ports.len()
+}
+
+/// Why a Service with more ports than a VirtualIP can hold is given no address; nothing for all others.
+pub(super) fn too_many_ports(service: &Service) -> Option<Wait> {
+    let number = service.spec.as_ref().and_then(|spec| spec.ports.as_ref()).map_or(0, Vec::len);
+    (number > MOST_PORTS).then(|| {
+        let message = format!(
+            "the Service has {number} ports, and at most {MOST_PORTS} are served at one address: split it into several"
+        );
+        Wait::new(reasons::TOO_MANY_PORTS, message, Until::Edited)
+    })
+}
+
+/// The ports that stand in a VirtualIP for the Service. Where there are more than it can hold, what stood there
+/// before stays, so that all else can still be written.
+fn ports_on_record(service: &Service, key: &ServiceKey, before: &[Port]) -> Vec<Port> {
+    let mut all = ports(service, key);
+    if all.len() > MOST_PORTS {
+        let known = before.iter().filter(|port| port.claim == *key).cloned().collect::<Vec<_>>();
+        match known.is_empty() {
+            true => all.truncate(MOST_PORTS),
+            false => return known,
+        }
+    }
+    all
 }
 
 /// Where a pool wants its addresses announced.
@@ -174,7 +213,7 @@ pub fn with_claim(
     // Ports keep the place of their claim, so that Services on one address agree on the order.
     let before = current.map(|spec| spec.ports.as_slice()).unwrap_or_default();
     let mut all: Vec<Port> = before.iter().filter(|port| port.claim != *key).cloned().collect();
-    all.extend(ports(claiming.service, key));
+    all.extend(ports_on_record(claiming.service, key, before));
     all.sort_by_key(|port| claims.iter().position(|claim| is_of(claim, &port.claim)));
     VirtualIPSpec { address: address.to_string(), claims, ports: all, ..VirtualIPSpec::default() }
 }

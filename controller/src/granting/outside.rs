@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
+use landfall_crds::address::Family;
 
 use super::ServiceKey;
 use super::choice::asker;
@@ -27,10 +28,11 @@ pub fn outside(
         return Some(format!("no longer in pool {name}"));
     }
     let request = request?;
-    let mut asker = asker(view, service, key, request, name, pool);
+    let family = Family::of(address);
+    let mut asker = asker(view, service, key, request, name, pool, family);
     // Ranges that the Service has given up are said elsewhere: its address is withheld.
     let claim = view.vips.get(address).and_then(|vip| claim_of(vip, key));
-    asker.source_ranges |= claim.is_some_and(|claim| is_withheld(service, claim, &pool.object));
+    asker.source_ranges |= claim.is_some_and(|claim| is_withheld(service, claim, &pool.object, family));
     let refused = serves(pool, &asker, view.default_deny).err()?;
     Some(format!("pool {name} {}", refused.text))
 }

@@ -11,18 +11,21 @@ use landfall_crds::{Claim, IPPool, VirtualIP, VirtualIPSpec};
 use super::ServiceKey;
 use super::book::AddressBook;
 use super::candidates::{Has, candidates, is_contested};
-use super::choice::{Chosen, Seeker, choose};
-use super::request::{Request, families, pools};
+use super::choice::{Chosen, Seeker, about_to_be_shared, choose};
+use super::claim::too_many_ports;
+use super::refused::Refused;
+use super::request::{Request, families, pools, read};
 use super::reservation::is_own;
 use super::rules::has_quota;
-use super::sharing::{Party, fits};
+use super::sharers::Sharers;
+use super::sharing::{Party, fits, who_stays};
 use super::source_ranges::has_source_ranges;
 use super::usage::Usage;
-use super::verdict::addresses;
+use super::verdict::{addresses, has_our_finalizer, is_load_balancer};
 use super::wait::{Until, Wait, reasons};
 use crate::world::namespaces::Namespaces;
 use crate::world::store::Store;
-use crate::world::virtual_ips::{VirtualIps, claim_of, is_tenants};
+use crate::world::virtual_ips::{VirtualIps, claim_of, is_tenants, key_of_claim};
 
 /// A VirtualIP that vanished while it was claimed.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,8 +52,10 @@ pub struct View<'a> {
     pub claiming: &'a BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
     /// VirtualIPs that vanished.
     pub lost: &'a Lost,
-    /// Addresses for which a claim with a sharing key is being written, and that key.
-    pub sharing: &'a BTreeMap<IpAddr, String>,
+    /// Addresses on which Services that share are about to be.
+    pub sharing: &'a Sharers,
+    /// What the API server refused lately.
+    pub refused: &'a Refused,
     /// All namespaces.
     pub namespaces: &'a Namespaces,
     /// Who uses how much of which pool.
@@ -169,7 +174,7 @@ pub fn plan(view: View<'_>, service: &Service, key: &ServiceKey, request: &Resul
     let claimed: Vec<IpAddr> = view.vips.claimed_by(key).collect();
     let shown = addresses(service);
     for family in families(service) {
-        let has = Has { claimed: &claimed, shown: &shown };
+        let has = Has { claimed: &claimed, shown: &shown, given: &given };
         let asking = Asking { view, service, key, request, has, family, given: &given };
         let family = asking.plan();
         if let Slot::Take(chosen) | Slot::Switch { to: chosen, .. } = &family.slot {
@@ -277,15 +282,17 @@ impl Asking<'_> {
         match best {
             // What has vanished is brought back first, whatever is asked for.
             Some(best) if !best.claimed => (Slot::Take(take(best.address)), None),
-            Some(best) if best.fits => (Slot::Held(best.address), None),
+            Some(best) if best.fits => (Slot::Held(best.address), too_many_ports(service)),
             Some(best) => match self.choose(request, Some(best.address)) {
-                // The pool that it lies in now would give the same again.
-                Ok(to) if to.address == best.address => (Slot::Held(best.address), None),
+                // The pool that it lies in now would give the same again, or another that it has already.
+                Ok(to) if candidates.iter().any(|known| known.claimed && known.address == to.address) => {
+                    (Slot::Held(to.address), None)
+                }
                 Ok(to) => (Slot::Switch { from: best.address, to }, None),
                 Err(wait) if best.forbidden => (Slot::Empty, Some(wait)),
                 Err(wait) => (Slot::Held(best.address), Some(wait)),
             },
-            None => match self.of_a_sharer_under_way(request) {
+            None => match self.about_to_be_shared(request) {
                 Some(address) => (Slot::UnderWay(address), None),
                 None => match self.choose(request, None) {
                     Ok(chosen) => (Slot::Take(chosen), None),
@@ -295,10 +302,27 @@ impl Asking<'_> {
         }
     }
 
-    fn choose(&self, request: &Request, instead_of: Option<IpAddr>) -> Result<Chosen, Wait> {
+    fn seeker<'b>(&'b self, request: &'b Request, instead_of: Option<IpAddr>) -> Seeker<'b> {
         let Self { view, service, key, family, given, .. } = *self;
         let instead_of = instead_of.or_else(|| kept_for(view.vips, key, family));
-        choose(&Seeker { view, service, key, request, given, instead_of }, self.family)
+        Seeker { view, service, key, request, given, instead_of }
+    }
+
+    /// Why the Service can be given no address at all now.
+    fn is_barred(&self) -> Option<Wait> {
+        too_many_ports(self.service).or_else(|| self.view.refused.of_service(self.key).cloned())
+    }
+
+    fn choose(&self, request: &Request, instead_of: Option<IpAddr>) -> Result<Chosen, Wait> {
+        if let Some(wait) = self.is_barred() {
+            return Err(wait);
+        }
+        choose(&self.seeker(request, instead_of), self.family).map_err(|wait| {
+            // What it waits for may be just what was refused.
+            let may_be = matches!(wait.reason, reasons::POOL_EXHAUSTED | reasons::WRITE_REFUSED);
+            let refused = self.view.refused.instead_of(self.key).filter(|_| may_be);
+            refused.map_or(wait.clone(), |refused| Wait { until: wait.until, ..refused.clone() })
+        })
     }
 
     /// Why an address that is shared has to be given up at once: the Service was edited so that it
@@ -320,14 +344,17 @@ impl Asking<'_> {
             let party = Party::of(service, key, sharing_key);
             let pool = vip.spec.pool.as_deref().and_then(|name| view.book.pool(name));
             let clash = fits(&vip.spec, &party, None).err();
-            if clash.is_none() && !pool.is_some_and(|pool| is_withheld(service, mine, &pool.object)) {
+            let clash = clash.filter(|_| !who_stays(&vip.spec, parties(view, vip)).contains(key));
+            if clash.is_none() && !pool.is_some_and(|pool| is_withheld(service, mine, &pool.object, family)) {
                 return None;
             }
             let (reason, why) = match clash {
                 Some(clash) => (clash.reason, clash.text),
                 None => (
                     reasons::SOURCE_RANGES_REQUIRED,
-                    "its pool requires source ranges of everyone on it: give the Service some".to_owned(),
+                    format!(
+                        "its pool requires {family} source ranges of everyone on it: give the Service some"
+                    ),
                 ),
             };
             let message = format!("{address} is shared and cannot be kept after the last edit, for {why}");
@@ -335,21 +362,35 @@ impl Asking<'_> {
         })
     }
 
-    /// An address that is just being granted to a Service with the same sharing key: it is awaited, since
-    /// this one may then share it.
-    fn of_a_sharer_under_way(&self, request: &Request) -> Option<IpAddr> {
-        let mine = request.sharing_key.as_deref().filter(|_| request.address(self.family).is_none())?;
-        let known = self.view.sharing.iter().filter(|(address, _)| Family::of(**address) == self.family);
-        known.filter(|(_, key)| *key == mine).map(|(address, _)| *address).next()
+    /// An address that is awaited, since the Service may share it once others have been given it.
+    fn about_to_be_shared(&self, request: &Request) -> Option<IpAddr> {
+        if request.address(self.family).is_some() || self.is_barred().is_some() {
+            return None;
+        }
+        about_to_be_shared(&self.seeker(request, None), self.family)
     }
 }
 
-/// Whether an address is kept but not announced, since its pool requires source ranges and the Service
-/// has given up those that it had. A pool that came to require them later withholds nothing.
-pub fn is_withheld(service: &Service, claim: &Claim, pool: &IPPool) -> bool {
+/// What those on an address are like now; nothing of who is leaving it.
+fn parties<'a>(view: View<'a>, vip: &'a VirtualIP) -> Vec<Party<'a>> {
+    let party = |claim: &'a Claim| {
+        let (key, service) = view.services.get_key_value(&key_of_claim(claim))?;
+        let stays = is_load_balancer(service)
+            && service.metadata.deletion_timestamp.is_none()
+            && has_our_finalizer(service);
+        let recorded = || claim.sharing.as_ref().map(|sharing| sharing.key.clone());
+        let sharing_key = read(service).map_or_else(|_| recorded(), |request| request.sharing_key);
+        stays.then(|| Party::of(service, key, sharing_key.as_deref()))
+    };
+    vip.spec.claims.iter().filter_map(party).collect()
+}
+
+/// Whether an address of this family is kept but not announced, since its pool requires source ranges and the
+/// Service has given up those that it had. A pool that came to require them later withholds nothing.
+pub fn is_withheld(service: &Service, claim: &Claim, pool: &IPPool, family: Family) -> bool {
     pool.spec.require_source_ranges
         && claim.terms.as_ref().is_some_and(|terms| terms.source_ranges)
-        && !has_source_ranges(service)
+        && !has_source_ranges(service, family)
 }
 
 /// The pool that an address is said to be taken from. A VirtualIP that names a pool keeps to it,

@@ -32,6 +32,8 @@ pub mod reasons {
     pub const DELETING: &str = "Deleting";
     /// `Exhausted`: every address is in use.
     pub const ALL_IN_USE: &str = "AllInUse";
+    /// `Exhausted`: it grants nothing at all, so that nothing can run out.
+    pub const NOT_GRANTING: &str = "NotGranting";
     /// `Exhausted`: there are free addresses.
     pub const AVAILABLE: &str = "Available";
     /// `Conflicted`: another pool holds some of the same addresses.
@@ -80,7 +82,7 @@ pub(crate) fn changed_status(
     let outside = tally.outside();
     let wanted = [
         ready(pool, outside.as_ref()),
-        exhausted(v4, v6),
+        exhausted(pool, v4, v6),
         conflicted(name, pool, book, tally),
         unreachable(pool, nodes),
     ];
@@ -106,10 +108,14 @@ pub(crate) fn changed_status(
     })
 }
 
-/// The history with what is to be added; the oldest are forgotten.
+/// The history with what is to be added, latest first; the oldest are forgotten. What is added may be long past:
+/// a VirtualIP that goes tells of all who had it.
 fn with_past(known: &[PastGrant], noted: Vec<PastGrant>) -> Vec<PastGrant> {
     let before = known.iter().filter(|past| !noted.contains(past)).cloned().collect::<Vec<_>>();
-    noted.into_iter().chain(before).take(HISTORY).collect()
+    let mut all: Vec<PastGrant> = noted.into_iter().chain(before).collect();
+    all.sort_by_key(|past| std::cmp::Reverse(past.until.0));
+    all.truncate(HISTORY);
+    all
 }
 
 /// Counts of one family; none where the pool has no address of it.
@@ -156,7 +162,12 @@ fn ready(pool: &Pool, outside: Option<&Outside>) -> Wanted {
     Wanted::new(READY, true, reasons::GRANTING, message)
 }
 
-fn exhausted(v4: Option<Capacity>, v6: Option<Capacity>) -> Wanted {
+fn exhausted(pool: &Pool, v4: Option<Capacity>, v6: Option<Capacity>) -> Wanted {
+    if !pool.is_ready() {
+        let message =
+            "nothing is granted from the pool now, however many addresses are free: see its condition Ready";
+        return Wanted::new(EXHAUSTED, false, reasons::NOT_GRANTING, message);
+    }
     let spent = |family: Family, count: Option<Capacity>| {
         count.filter(|count| count.available == 0).map(|_| family.to_string())
     };
@@ -170,6 +181,7 @@ fn exhausted(v4: Option<Capacity>, v6: Option<Capacity>) -> Wanted {
 }
 
 fn conflicted(name: &str, pool: &Pool, book: &AddressBook, tally: &Tally) -> Wanted {
+    let mut all: Vec<(&'static str, String)> = Vec::new();
     if !pool.overlaps.is_empty() {
         let shared = pool.overlaps.iter().map(|(other, shared)| {
             let keeps = if shared.ranges().all(|range| book.pool_of(range.first()) == Some(name)) {
@@ -183,9 +195,9 @@ fn conflicted(name: &str, pool: &Pool, book: &AddressBook, tally: &Tally) -> Wan
             "it overlaps {}: the oldest pool keeps what several hold; take the ranges out of one of them",
             some_of(shared, 4)
         );
-        return Wanted::new(CONFLICTED, true, reasons::OVERLAP, message);
+        all.push((reasons::OVERLAP, message));
     }
-    if let Some((by, shared)) = pool.cluster.first() {
+    for (by, shared) in &pool.cluster {
         let reason = match by {
             ClusterUse::Services => reasons::SERVICE_ADDRESSES,
             ClusterUse::Pods => reasons::POD_ADDRESSES,
@@ -195,21 +207,31 @@ fn conflicted(name: &str, pool: &Pool, book: &AddressBook, tally: &Tally) -> Wan
             some_of(shared.ranges(), 4),
             by.name()
         );
-        return Wanted::new(CONFLICTED, true, reason, message);
+        all.push((reason, message));
     }
     let mut of_nodes = tally.of_nodes().peekable();
-    if of_nodes.peek().is_none() {
-        return Wanted::new(CONFLICTED, false, reasons::NO_CONFLICT, "nothing else has its addresses");
+    if of_nodes.peek().is_some() {
+        let of_nodes =
+            of_nodes.map(|address| match book.holders(address).iter().find(|holder| holder.is_node()) {
+                Some(Holder::Node(node)) => format!("{address} (node {node})"),
+                Some(Holder::Gateway(node)) => format!("{address} (gateway of node {node})"),
+                _ => address.to_string(),
+            });
+        let message = format!(
+            "never granted, since the cluster's own: {}: add them to spec.exclude",
+            some_of(of_nodes, 8)
+        );
+        all.push((reasons::NODE_ADDRESSES, message));
     }
-    let of_nodes =
-        of_nodes.map(|address| match book.holders(address).iter().find(|holder| holder.is_node()) {
-            Some(Holder::Node(node)) => format!("{address} (node {node})"),
-            Some(Holder::Gateway(node)) => format!("{address} (gateway of node {node})"),
-            _ => address.to_string(),
-        });
-    let message =
-        format!("never granted, since the cluster's own: {}: add them to spec.exclude", some_of(of_nodes, 8));
-    Wanted::new(CONFLICTED, true, reasons::NODE_ADDRESSES, message)
+    let Some((first, _)) = all.first() else {
+        return Wanted::new(CONFLICTED, false, reasons::NO_CONFLICT, "nothing else has its addresses");
+    };
+    // The reason is that of the first; the others are told with theirs.
+    let told = all.iter().map(|(reason, message)| match reason == first {
+        true => message.clone(),
+        false => format!("{reason}: {message}"),
+    });
+    Wanted::new(CONFLICTED, true, first, told.collect::<Vec<_>>().join("; "))
 }
 
 /// Links that are down do not count here: a failure is no mistake of the pool's.
@@ -260,4 +282,34 @@ fn unreachable(pool: &Pool, nodes: &Nodes) -> Wanted {
 /// The pools that an address may count for: the one it lies in and the one it was taken from.
 pub fn pools_of(book: &AddressBook, address: IpAddr, taken_from: Option<&str>) -> BTreeSet<String> {
     book.pool_of(address).into_iter().chain(taken_from).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    fn past(name: &str, until: i64) -> PastGrant {
+        PastGrant {
+            address: "10.0.0.1".into(),
+            namespace: "shop".into(),
+            name: name.into(),
+            uid: format!("{name}-{until}"),
+            since: None,
+            until: Time(Timestamp::from_second(until).unwrap_or_default()),
+        }
+    }
+
+    #[test]
+    fn what_is_noted_late_takes_its_place_by_time_and_puts_nobody_newer_out() {
+        let known: Vec<PastGrant> = (0..256).map(|at| past("known", 2000 - at)).collect();
+        let noted = vec![past("new", 3000), past("between", 1900), past("old", 7), past("older", 5)];
+        let all = with_past(&known, noted.clone());
+        assert_eq!(all.len(), HISTORY);
+        assert!(all.is_sorted_by(|one, other| one.until.0 >= other.until.0), "latest first");
+        let has = |name: &str| all.iter().any(|past| past.name == name);
+        assert!(has("new") && has("between") && !has("old") && !has("older"));
+        assert_eq!(all.iter().filter(|past| past.name == "known").count(), 254, "the oldest two have gone");
+        assert_eq!(with_past(&all, noted), all, "once more is the same");
+    }
 }

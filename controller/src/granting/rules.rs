@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use landfall_crds::Scope;
+use landfall_crds::address::Family;
 
 use super::ServiceKey;
 use super::book::Pool;
@@ -23,7 +24,9 @@ pub struct Asker<'a> {
     pub namespace: Option<&'a NamespaceFacts>,
     /// Whether it asks for an internal load balancer.
     pub internal: bool,
-    /// Whether it limits its sources.
+    /// The family of the address that it asks for.
+    pub family: Family,
+    /// Whether it limits its sources in that family.
     pub source_ranges: bool,
     /// Whether it names the pool, or the address.
     pub names_it: bool,
@@ -93,7 +96,10 @@ pub fn serves(pool: &Pool, asker: &Asker<'_>, default_deny: bool) -> Result<(), 
     if spec.require_source_ranges && !asker.source_ranges {
         return Err(Refused::new(
             reasons::SOURCE_RANGES_REQUIRED,
-            "requires spec.loadBalancerSourceRanges, narrower than half of all addresses",
+            format!(
+                "requires spec.loadBalancerSourceRanges of {}, narrower than half of all addresses",
+                asker.family
+            ),
         ));
     }
     Ok(())
@@ -189,6 +195,7 @@ mod tests {
             labels: Some(&labels),
             namespace: Some(&shop),
             internal: false,
+            family: Family::IPv4,
             source_ranges: false,
             names_it: false,
         };

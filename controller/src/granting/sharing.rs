@@ -2,20 +2,21 @@
 //!
 //! What a Service holds is recorded in its claim on the VirtualIP. An edit is judged against what the
 //! others' claims record, so the one who edits is the one who collides, and the others keep what they
-//! have.
+//! have. Where several were edited before anything could be written of them, see [`who_stays`].
+
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Service;
 use landfall_crds::{Claim, ClaimSharing, Port, TrafficPolicy, VirtualIPSpec};
 
 use super::book::Pool;
+use super::claim::MOST_PORTS;
 use super::wait::{quoted, reasons};
 use super::{ServiceKey, claim, named};
-use crate::world::virtual_ips::key_of_claim;
+use crate::world::virtual_ips::{claim_in, is_of, key_of_claim};
 
 /// As many Services may share one address (`maxItems` of `spec.claims`).
 const MOST_CLAIMS: usize = 64;
-/// As many ports may be served at one address (`maxItems` of `spec.ports`).
-const MOST_PORTS: usize = 256;
 
 /// A Service that shares, or wants to.
 #[derive(Clone, Debug)]
@@ -102,6 +103,47 @@ pub fn fits(spec: &VirtualIPSpec, party: &Party<'_>, pool: Option<&Pool>) -> Res
         }
     }
     Ok(())
+}
+
+/// Who may stay on an address after edits of several who are there: all who were not edited, and of the others,
+/// who has held it longest first, each who collides with none that stays. `now` is what they are like now, of those
+/// of whom that is known.
+///
+/// What stands on record of one that stays is still served there until its edit has been written too, so a younger
+/// one may not have that either: two that exchange their ports could never be written.
+pub fn who_stays(spec: &VirtualIPSpec, now: Vec<Party<'_>>) -> BTreeSet<ServiceKey> {
+    let recorded = |key: &ServiceKey| {
+        let of_key = spec.ports.iter().filter(|port| port.claim == *key);
+        of_key.cloned().collect::<Vec<_>>()
+    };
+    let numbers =
+        |ports: &[Port]| ports.iter().map(|port| (port.protocol, port.port)).collect::<BTreeSet<_>>();
+    let mut edited: Vec<(&Claim, Party<'_>)> = Vec::new();
+    for party in now {
+        let Some(claim) = claim_in(&spec.claims, party.key) else { continue };
+        if claim.sharing != party.sharing
+            || claim.traffic_policy != party.policy
+            || numbers(&recorded(party.key)) != numbers(&party.ports)
+        {
+            edited.push((claim, party));
+        }
+    }
+    let mut stay = spec.clone();
+    stay.claims.retain(|claim| !edited.iter().any(|(_, party)| is_of(claim, party.key)));
+    stay.ports.retain(|port| !edited.iter().any(|(_, party)| port.claim == *party.key));
+    edited.sort_by_key(|(claim, party)| (claim.since.as_ref().map(|since| since.0), party.key));
+    for (claim, party) in edited {
+        if fits(&stay, &party, None).is_err() {
+            continue;
+        }
+        let before = recorded(party.key);
+        let Party { ports, policy: traffic_policy, sharing, .. } = party;
+        stay.claims.push(Claim { traffic_policy, sharing, ..claim.clone() });
+        let taken = numbers(&ports);
+        stay.ports.extend(ports);
+        stay.ports.extend(before.into_iter().filter(|port| !taken.contains(&(port.protocol, port.port))));
+    }
+    stay.claims.iter().map(key_of_claim).collect()
 }
 
 /// Whether the party can be beside one other claim, ports aside.
@@ -224,6 +266,53 @@ mod tests {
         ] {
             let said = verdict(&held(policy, theirs), by, other, mine, true);
             assert!(said.contains(sentence), "{by} {mine:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn of_several_that_were_edited_at_once_the_longest_holder_stays() {
+        let names = ["shop/a", "shop/b", "shop/c"].map(key);
+        // Since then each holds the address, by its port on record; what each is like now: ports and key.
+        type Row = ([i64; 3], [&'static [i32]; 3], [&'static str; 3], &'static str);
+        let table: [Row; 11] = [
+            ([1, 2, 3], [&[1], &[2], &[3]], ["k", "k", "k"], "abc"),
+            // One was edited: whoever holds the address how long.
+            ([1, 2, 3], [&[2], &[2], &[3]], ["k", "k", "k"], "bc"),
+            ([1, 2, 3], [&[1], &[2], &[3]], ["l", "k", "k"], "bc"),
+            // Two, into the same.
+            ([1, 2, 3], [&[9], &[9], &[3]], ["k", "k", "k"], "ac"),
+            ([2, 1, 3], [&[9], &[9], &[3]], ["k", "k", "k"], "bc"),
+            ([1, 1, 1], [&[9], &[9], &[3]], ["k", "k", "k"], "ac"),
+            // Each into what the other had.
+            ([1, 2, 3], [&[2], &[1], &[3]], ["k", "k", "k"], "ac"),
+            ([1, 2, 3], [&[2], &[8], &[3]], ["k", "k", "k"], "abc"),
+            ([1, 2, 3], [&[8], &[1], &[3]], ["k", "k", "k"], "ac"),
+            // All, to another key; and all but one.
+            ([1, 2, 3], [&[1], &[2], &[3]], ["l", "l", "l"], "abc"),
+            ([1, 2, 3], [&[1], &[2], &[3]], ["l", "l", "k"], "c"),
+        ];
+        for (since, now, keys, expected) in table {
+            let mut spec = VirtualIPSpec::default();
+            for (number, name) in (1..).zip(&names) {
+                let service = service(&[("TCP", number)], "Cluster", "web");
+                let at = since[usize::try_from(number).unwrap() - 1];
+                let time = k8s_openapi::jiff::Timestamp::from_second(at).unwrap();
+                spec.claims.push(Claim {
+                    namespace: name.namespace.clone(),
+                    name: name.name.clone(),
+                    since: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time)),
+                    sharing: sharing_of(&service, Some("k")),
+                    ..Claim::default()
+                });
+                spec.ports.extend(claim::ports(&service, name));
+            }
+            let party = |at: usize| {
+                let ports: Vec<_> = now[at].iter().map(|port| ("TCP", *port)).collect();
+                Party::of(&service(&ports, "Cluster", "web"), &names[at], Some(keys[at]))
+            };
+            let stay = who_stays(&spec, (0..3).map(party).collect());
+            let stay: String = stay.iter().map(|key| key.name.as_str()).collect();
+            assert_eq!(stay, expected, "{since:?} {now:?} {keys:?}");
         }
     }
 

@@ -25,9 +25,9 @@ pub(crate) enum Use {
     Node,
     /// It is the network's own or a broadcast address.
     SubnetEdge,
-    /// Services have it.
+    /// Services have it, or are about to.
     Granted,
-    /// It has a VirtualIP that nobody claims.
+    /// It has a VirtualIP that nobody claims, or something else keeps it from being granted.
     Reserved,
 }
 
@@ -136,6 +136,7 @@ fn use_of(view: View<'_>, address: IpAddr, name: &str) -> Option<Use> {
     match view.vips.get(address) {
         Some(vip) if vip.spec.claims.is_empty() => Some(Use::Reserved),
         Some(_) => Some(Use::Granted),
-        None => has(|holder| matches!(holder, Holder::Lost(_))).then_some(Use::Granted),
+        None if has(|holder| matches!(holder, Holder::Lost(_) | Holder::Busy)) => Some(Use::Granted),
+        None => (!holders.is_empty()).then_some(Use::Reserved),
     }
 }

@@ -36,8 +36,8 @@ pub struct Classes {
     pub default: bool,
 }
 
-/// Judges a Service. `claims` says whether it claims the address by a VirtualIP, or did until that
-/// vanished.
+/// Judges a Service. `claims` says whether it claims the address by a VirtualIP, is about to, or did until
+/// that vanished.
 pub fn judge(
     service: &Service,
     key: &ServiceKey,
@@ -65,10 +65,9 @@ pub fn judge(
     }
     // Our finalizer alone is not enough: another controller may have been faster between it and our
     // first write of the status, or may have overwritten that. Then it is we who give way, for two
-    // that write in turns would never end.
-    let is_by_us =
-        |address: &IpAddr| is_shown_by_us(service, *address) || view.book.pool_of(*address).is_some();
-    if has_our_finalizer(service) && addresses.iter().any(is_by_us) {
+    // that write in turns would never end. What is just being taken over is still as the other wrote it, and is
+    // judged anew until it is claimed: meanwhile somebody else may have used the quota up.
+    if has_our_finalizer(service) && addresses.iter().any(|address| is_shown_by_us(service, *address)) {
         return Verdict::Ours;
     }
     if annotation(service, annotations::ADOPT) != Some("true") {
@@ -105,6 +104,7 @@ fn adoptable(
         return Err("the status holds a host name".to_owned());
     }
     let families = families(service);
+    let mut given: Vec<String> = Vec::new();
     for (at, address) in addresses.iter().enumerate() {
         let family = Family::of(*address);
         if !families.contains(&family) || addresses[..at].iter().any(|other| Family::of(*other) == family) {
@@ -112,13 +112,16 @@ fn adoptable(
         }
         let found = view.book.pool_of(*address).and_then(|name| Some((name, view.book.pool(name)?)));
         let Some((name, pool)) = found else { return Err(format!("no IPPool holds {address}")) };
-        let seeker = Seeker { view, service, key, request: &request, given: &[], instead_of: None };
-        if let Err(refused) = seeker.is_served_by(name, pool, Some(*address)) {
+        let seeker = Seeker { view, service, key, request: &request, given: &given, instead_of: None };
+        if let Err(refused) = seeker.is_served_by(name, pool, family, Some(*address)) {
             return Err(format!("pool {name} {}", refused.text));
         }
         let seeking = Seeking { service, key, sharing_key: request.sharing_key.as_deref() };
         if let Some(wait) = obstacle(view, &seeking, *address, false) {
             return Err(wait.message);
+        }
+        if !view.usage.counts(*address, name, &key.namespace) {
+            given.push(name.to_owned());
         }
     }
     Ok(())

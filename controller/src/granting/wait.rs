@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use landfall_crds::address::Family;
 
+use crate::world::virtual_ips::SharingKey;
+
 /// Reasons of the condition `landfall.dev/Granted`, and what to do for each.
 pub mod reasons {
     /// Every address that was asked for is granted.
@@ -49,9 +51,13 @@ pub mod reasons {
     pub const ADDRESS_RESTING: &str = "AddressResting";
     /// Two things that were asked for exclude each other.
     pub const REQUEST_CONTRADICTORY: &str = "RequestContradictory";
+    /// The Service has more ports than can be served at one address.
+    pub const TOO_MANY_PORTS: &str = "TooManyPorts";
+    /// The API server refuses to let the address be claimed for the Service.
+    pub const WRITE_REFUSED: &str = "WriteRefused";
 
     /// All of them.
-    pub const ALL: [&str; 21] = [
+    pub const ALL: [&str; 23] = [
         GRANTED,
         NO_POOL,
         POOL_EXHAUSTED,
@@ -73,6 +79,8 @@ pub mod reasons {
         SHARING_CONFLICT,
         ADDRESS_RESTING,
         REQUEST_CONTRADICTORY,
+        TOO_MANY_PORTS,
+        WRITE_REFUSED,
     ];
 }
 
@@ -91,8 +99,9 @@ pub enum Until {
         /// The pools, where the Service names them.
         pools: Option<Vec<String>>,
     },
-    /// Another Service with this sharing key has got an address, or changed.
-    Shared(String),
+    /// Another Service with this sharing key has got an address, or changed. The namespace is that of the one
+    /// who waits.
+    Shared(SharingKey),
 }
 
 /// Why no address can be granted.

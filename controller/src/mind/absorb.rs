@@ -17,7 +17,7 @@ use crate::granting::rules::quota;
 use crate::granting::usage::UseChange;
 use crate::granting::verdict;
 use crate::world::store::{Offered, version};
-use crate::world::virtual_ips::{claim_of, concerns, is_tenants, key_of_claim, sharing_keys};
+use crate::world::virtual_ips::{SharingKey, claim_of, concerns, is_tenants, key_of_claim, sharing_keys};
 
 impl Mind {
     pub(super) fn on_services(&mut self, change: Change<Service>) {
@@ -71,6 +71,10 @@ impl Mind {
         }
         for (address, holder) in before.into_iter().filter(|held| !after.contains(held)) {
             self.let_go(address, &holder);
+        }
+        let wishes = |service: &Service| (service.spec.clone(), service.metadata.annotations.clone());
+        if self.refused.knows(key) && was.map(wishes) != is.map(wishes) {
+            self.refused.forget(key);
         }
         if is.is_none() {
             self.waiting.remove(key);
@@ -202,6 +206,7 @@ impl Mind {
             Some(vip) => {
                 self.absent.remove(&address);
                 self.book.hold(address, Holder::VirtualIp);
+                self.try_again(address);
                 let epoch = vip.spec.placement.as_ref().map_or(0, |placement| placement.epoch);
                 self.last_epoch = self.last_epoch.max(epoch);
                 self.find_lost(address);
@@ -294,8 +299,15 @@ impl Mind {
         }
     }
 
-    pub(super) fn wake_sharers(&mut self, sharing_key: &str) {
-        for key in self.waiting.for_sharing_key(sharing_key) {
+    /// Looks again at those who wait to share by the key: in its namespace, and in those that may share with it.
+    pub(super) fn wake_sharers(&mut self, sharing_key: &SharingKey) {
+        let SharingKey { namespace, key } = sharing_key;
+        let partners = self
+            .book
+            .partners(namespace)
+            .map(|partner| SharingKey { namespace: partner.to_owned(), key: key.clone() });
+        let keys = partners.chain([sharing_key.clone()]);
+        for key in keys.flat_map(|key| self.waiting.for_sharing_key(&key)).collect::<Vec<_>>() {
             self.mark(Subject::Service(key));
         }
     }

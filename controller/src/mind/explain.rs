@@ -73,6 +73,11 @@ impl Mind {
         self.waiting.len()
     }
 
+    /// How often some Service was looked at so far: by this the work is counted.
+    pub fn looks(&self) -> u64 {
+        self.looks
+    }
+
     /// How many effects have no outcome yet.
     pub fn in_flight(&self) -> usize {
         self.pending.flights()

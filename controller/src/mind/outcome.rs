@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use landfall_crds::{ClaimRef, VirtualIP, virtual_ip_name};
 
+use super::pending::pause_after;
 use super::subject::{self, Subject};
 use super::{Mind, Now};
 use crate::effects::{Effect, Note, Outcome, Refusal};
@@ -89,7 +90,8 @@ impl Mind {
                     self.without_history.insert(*address);
                     self.pending.succeeded(&subject);
                 } else {
-                    let note = self.failure_note(effect, message);
+                    let is_told_otherwise = self.is_refused(now, effect, &subject, message);
+                    let note = self.failure_note(effect, message).filter(|_| !is_told_otherwise);
                     self.publish(note.into_iter().collect(), out);
                 }
             }
@@ -105,7 +107,50 @@ impl Mind {
         let (Effect::CreateVirtualIp { .. } | Effect::UpdateVirtualIp { .. }) = effect else { return };
         let Some(address) = vip.address() else { return };
         if let Some(key) = self.claimant_of.get(&address) {
+            self.refused.forget(key);
             self.own_claims.insert((address, key.clone()));
+        }
+    }
+
+    /// A claim was refused for good. The address is put aside, and so is the Service unless this is the first
+    /// time in a row; then its condition says so.
+    fn is_refused(&mut self, now: Now, effect: &Effect, subject: &Subject, said: &str) -> bool {
+        let (Effect::CreateVirtualIp { .. } | Effect::UpdateVirtualIp { .. }, Subject::VirtualIp(address)) =
+            (effect, subject)
+        else {
+            return false;
+        };
+        let Some(key) = self.claimant_of.get(address).filter(|_| self.was_acting).cloned() else {
+            return false;
+        };
+        let number = self.refused.put(*address, &key, said);
+        self.hold(*address, Holder::Refused);
+        if number < 2 {
+            return false;
+        }
+        // Longer than the address is put aside, so that others come first when that is over.
+        let until = now.monotonic + 2 * pause_after(number - 2);
+        self.refused.pause(&key, until);
+        self.pending.wake(&Subject::Service(key), until);
+        true
+    }
+
+    /// The address may be given again if its pause is over.
+    pub(super) fn try_again_after_pause(&mut self, now: Now, address: IpAddr) {
+        let subject = Subject::VirtualIp(address);
+        if self.refused.is_aside(address) && self.pending.may_act(&subject, &subject, now.monotonic) {
+            self.try_again(address);
+        }
+    }
+
+    /// The address may be given again.
+    pub(super) fn try_again(&mut self, address: IpAddr) {
+        if self.refused.end(address) {
+            self.let_go(address, &Holder::Refused);
+            // Whether or not they get it, they are not told of it any more.
+            for key in self.refused.services().cloned().collect::<Vec<_>>() {
+                self.mark(Subject::Service(key));
+            }
         }
     }
 
@@ -163,7 +208,7 @@ impl Mind {
             }
             self.mark(Subject::Service(key));
         }
-        if let Some(sharing_key) = self.sharing.remove(&address) {
+        for sharing_key in self.sharing.remove(address) {
             self.wake_sharers(&sharing_key);
         }
         self.renaming.remove(&address);

@@ -42,6 +42,11 @@ pub(crate) struct Pending {
     timer_of: Index<Subject, Instant>,
 }
 
+/// The pause after one more failure than so many in a row.
+pub(crate) fn pause_after(failures: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << failures.min(5)).min(LONGEST_PAUSE)
+}
+
 impl Pending {
     /// Whether nothing is under way for `subject` and no pause is running. Otherwise `asker` is looked
     /// at again when that is over.
@@ -92,8 +97,7 @@ impl Pending {
     /// Puts `subject` off; each failure in a row doubles the pause.
     pub(crate) fn failed(&mut self, subject: &Subject, now: Instant) {
         let failures = self.backoffs.get(subject).map_or(0, |backoff| backoff.failures);
-        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(5)).min(LONGEST_PAUSE);
-        let until = now + pause;
+        let until = now + pause_after(failures);
         self.backoffs.insert(subject.clone(), Backoff { failures: failures + 1, until });
         self.wake(subject, until);
     }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
+use landfall_crds::address::Family;
 use landfall_crds::{ClaimRef, VirtualIPSpec, virtual_ip_name};
 
 use super::subject::{Subject, exactly};
@@ -21,12 +22,16 @@ use crate::granting::reservation::{is_own, while_claimed};
 use crate::granting::verdict::{self, Verdict, has_both_finalizers, has_our_finalizer, judge};
 use crate::granting::wait::{Until, some_of};
 use crate::status::{self, OURS};
-use crate::world::virtual_ips::{claim_in, claim_of, is_deleting, last_holder};
+use crate::world::virtual_ips::{SharingKey, claim_in, claim_of, is_deleting, last_holder};
 
 impl Mind {
     pub(super) fn look_at_service(&mut self, now: Now, key: &ClaimRef, out: &mut Vec<Effect>) {
+        self.looks += 1;
         self.waiting.remove(key);
         self.pending.is_looked_at(&Subject::Service(key.clone()));
+        if let Some(until) = self.refused.end_pause(key, now.monotonic) {
+            self.pending.wake(&Subject::Service(key.clone()), until);
+        }
         let Some(service) = self.services.get(key).map(Arc::clone) else {
             return self.look_at_missing(now, key, out);
         };
@@ -57,6 +62,7 @@ impl Mind {
     pub(super) fn judge(&self, service: &Service, key: &ClaimRef) -> Verdict {
         let claims = |address: IpAddr| {
             self.vips.get(address).is_some_and(|vip| claim_of(vip, key).is_some())
+                || self.claiming.get(key).is_some_and(|under_way| under_way.contains(&address))
                 || self.lost.get(key).is_some_and(|lost| lost.contains_key(&address))
         };
         judge(service, key, &self.classes, self.view(), claims)
@@ -67,8 +73,10 @@ impl Mind {
         let plan = plan(self.view(), service, key, &request);
         self.settle_lost(now, key, |address| plan.wants(address), out);
         let waits = plan.waits().map(|wait| wait.until.clone());
-        let sharers = request.as_ref().ok().and_then(|request| request.sharing_key.clone());
-        let sharers = sharers.filter(|_| !plan.has_all()).map(Until::Shared);
+        let sharing_key = request.as_ref().ok().and_then(|request| request.sharing_key.clone());
+        let namespace = key.namespace.clone();
+        let sharers = sharing_key.filter(|_| !plan.has_all());
+        let sharers = sharers.map(|key| Until::Shared(SharingKey { namespace, key }));
         let until = waits.chain(plan.forgone.iter().copied().map(Until::Free)).chain(sharers).collect();
         let goes_without = plan.goes_without();
         self.waiting.put(key, self.age(key), until, goes_without);
@@ -129,6 +137,10 @@ impl Mind {
         let draft = self.draft(now, Some(&vip.spec), address, None, Asked { settled, ..asked });
         if !draft.is(&vip.spec) {
             let spec = draft.into_spec();
+            if claim::has_a_port_twice(&spec) {
+                // Another one was edited too and gives the port up: that is written first.
+                return;
+            }
             self.loads.set(address, spec.placement.as_ref());
             if let Some(pool) = spec.pool.clone().filter(|_| spec.pool != vip.spec.pool) {
                 self.renaming.insert(address, pool);
@@ -163,8 +175,8 @@ impl Mind {
         let spec = Box::new(draft.into_spec());
         self.loads.set(address, spec.placement.as_ref());
         let claim = claim_in(&spec.claims, key);
-        if let Some(sharing) = claim.and_then(|claim| claim.sharing.as_ref()) {
-            self.sharing.insert(address, sharing.key.clone());
+        if claim.is_some_and(|claim| claim.sharing.is_some()) {
+            self.sharing.put(address, &spec);
         }
         self.claiming.entry(key.clone()).or_default().insert(address);
         self.claimant_of.insert(address, key.clone());
@@ -201,10 +213,12 @@ impl Mind {
         let named = pool.and_then(|(name, pool)| names_by(request?, name, pool));
         let pool = pool.map(|(_, pool)| Arc::clone(&pool.object));
         let requires_ranges = pool.as_ref().is_some_and(|pool| pool.spec.require_source_ranges);
+        let family = Family::of(address);
         let claiming = Claiming {
             service,
             key,
             request,
+            family,
             requires_ranges,
             named: named.as_deref(),
             settled,
@@ -226,7 +240,7 @@ impl Mind {
         );
         let standing = current.and_then(|spec| spec.placement.as_ref());
         let withheld = match (claim_in(&spec.claims, key), &pool) {
-            (Some(claim), Some(pool)) => is_withheld(service, claim, pool),
+            (Some(claim), Some(pool)) => is_withheld(service, claim, pool, family),
             _ => false,
         };
         let candidates =

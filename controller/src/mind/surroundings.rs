@@ -138,6 +138,15 @@ impl Mind {
         self.mark_unclaimed();
     }
 
+    /// Something about an address that nobody claims has come to its end by time. If that was its reservation for
+    /// another, those who had it before may have it back.
+    pub(super) fn mark_former_holders(&mut self, address: IpAddr) {
+        let vip = self.vips.get(address).filter(|_| self.unclaimed.contains_key(&address));
+        for key in vip.map(|vip| concerns(vip)).unwrap_or_default() {
+            self.mark(Subject::Service(key));
+        }
+    }
+
     /// Looks again at what nobody claims: how long it is kept or rests may have changed.
     fn mark_unclaimed(&mut self) {
         for address in self.unclaimed.keys().copied().collect::<Vec<_>>() {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
 use landfall_crds::ClaimRef;
+use landfall_crds::address::Family;
 use landfall_crds::names::annotations;
 use landfall_crds::names::conditions::{EXTERNAL_IP_CONFLICT, GRANTED, SERVICE_ANNOUNCED};
 
@@ -18,7 +19,7 @@ use crate::granting::named;
 use crate::granting::outside::outside;
 use crate::granting::plan::{Plan, View, is_withheld};
 use crate::granting::reservation::why_not_reserved;
-use crate::status::{self, Announcement};
+use crate::status::{self, ADDRESS_KEPT, Announcement};
 use crate::world::virtual_ips::claim_of;
 
 impl Mind {
@@ -59,8 +60,9 @@ impl Mind {
     fn is_withheld_at(&self, address: IpAddr, asked: Asked<'_>) -> bool {
         let Some(vip) = self.vips.get(address) else { return false };
         let pool = vip.spec.pool.as_deref().and_then(|name| self.book.pool(name));
-        claim_of(vip, asked.key)
-            .is_some_and(|claim| pool.is_some_and(|pool| is_withheld(asked.service, claim, &pool.object)))
+        claim_of(vip, asked.key).is_some_and(|claim| {
+            pool.is_some_and(|pool| is_withheld(asked.service, claim, &pool.object, Family::of(address)))
+        })
     }
 
     /// What to tell the owners of Services whose external IPs are in conflict, each once.
@@ -99,7 +101,7 @@ fn origin_of(view: View<'_>, asked: Asked<'_>, address: IpAddr) -> String {
         None => address.to_string(),
         Some(name) => match outside(view, asked.service, asked.key, asked.request, address, name) {
             None => format!("{address} from pool {name}"),
-            Some(why) => format!("{address} ({why}; address kept)"),
+            Some(why) => format!("{address} ({why}{ADDRESS_KEPT}"),
         },
     };
     if !asked.request.is_some_and(|request| request.reserve) {

@@ -12,6 +12,7 @@ use crate::granting::choice::{Seeker, could_have, could_share};
 use crate::granting::plan::kept_for;
 use crate::granting::request::read;
 use crate::granting::wait::Until;
+use crate::world::virtual_ips::SharingKey;
 
 /// What a Service waits for.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(crate) struct Waiting {
     entries: BTreeMap<(i64, ClaimRef), Entry>,
     age_of: BTreeMap<ClaimRef, i64>,
     for_address: BTreeMap<IpAddr, BTreeSet<ClaimRef>>,
-    for_sharing_key: BTreeMap<String, BTreeSet<ClaimRef>>,
+    for_sharing_key: BTreeMap<SharingKey, BTreeSet<ClaimRef>>,
     something_is_free: bool,
     /// The last one that was woken for what is free.
     cursor: Option<(i64, ClaimRef)>,
@@ -85,8 +86,9 @@ impl Waiting {
         self.for_address.get(&address).into_iter().flatten().cloned().collect()
     }
 
-    /// Who waits for others with this sharing key: to be asked again whenever one of them has changed.
-    pub(crate) fn for_sharing_key(&self, sharing_key: &str) -> Vec<ClaimRef> {
+    /// Who waits in a namespace for others with this sharing key: to be asked again whenever one of them has
+    /// changed.
+    pub(crate) fn for_sharing_key(&self, sharing_key: &SharingKey) -> Vec<ClaimRef> {
         self.for_sharing_key.get(sharing_key).into_iter().flatten().cloned().collect()
     }
 

@@ -59,6 +59,11 @@ impl<Key: Ord + Hash + Clone, K: Resource> Store<Key, K> {
         self.known.get(key).map(|known| &known.object)
     }
 
+    /// As `get`, and the key as it is kept here.
+    pub(crate) fn get_key_value(&self, key: &Key) -> Option<(&Key, &Arc<K>)> {
+        self.known.get_key_value(key).map(|(key, known)| (key, &known.object))
+    }
+
     pub(crate) fn known(&self, key: &Key) -> Option<&Known<K>> {
         self.known.get(key)
     }

@@ -6,16 +6,26 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use landfall_crds::names::finalizers;
-use landfall_crds::{Claim, ClaimRef, PastHolder, Reservation, VirtualIP};
+use landfall_crds::{Claim, ClaimRef, PastHolder, Reservation, VirtualIP, VirtualIPSpec};
 
 use super::store::{Index, Known, Store};
+
+/// A sharing key as the Services of one namespace name it. Those of another may name the same one and mean
+/// something else, so that nothing is looked up by the key alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SharingKey {
+    /// The namespace.
+    pub namespace: String,
+    /// The key.
+    pub key: String,
+}
 
 /// All VirtualIPs. There is one per address, since it is named by it.
 #[derive(Debug, Default)]
 pub struct VirtualIps {
     pub(crate) store: Store<IpAddr, VirtualIP>,
     by_service: Index<ClaimRef, BTreeSet<IpAddr>>,
-    by_sharing_key: Index<String, BTreeSet<IpAddr>>,
+    by_sharing_key: Index<SharingKey, BTreeSet<IpAddr>>,
     by_pool: Index<String, BTreeSet<IpAddr>>,
 }
 
@@ -51,8 +61,8 @@ impl VirtualIps {
             .filter(|address| self.get(*address).is_some_and(|vip| claim_of(vip, service).is_some()))
     }
 
-    /// The addresses whose claims name the sharing key.
-    pub fn with_sharing_key(&self, key: &str) -> impl Iterator<Item = IpAddr> + '_ {
+    /// The addresses on which Services of the namespace claim to share by the key.
+    pub fn with_sharing_key(&self, key: &SharingKey) -> impl Iterator<Item = IpAddr> + '_ {
         self.by_sharing_key.get(key).into_iter().flatten().copied()
     }
 
@@ -95,9 +105,18 @@ fn reindex<Key: Eq + Hash>(
 }
 
 /// The sharing keys that the claims on a VirtualIP name.
-pub fn sharing_keys(vip: &VirtualIP) -> Vec<String> {
-    let keys = vip.spec.claims.iter().filter_map(|claim| claim.sharing.as_ref());
-    let mut keys: Vec<String> = keys.map(|sharing| sharing.key.clone()).collect();
+pub fn sharing_keys(vip: &VirtualIP) -> Vec<SharingKey> {
+    sharing_keys_in(&vip.spec)
+}
+
+/// The sharing keys that claims name, each once.
+pub fn sharing_keys_in(spec: &VirtualIPSpec) -> Vec<SharingKey> {
+    let of_claim = |claim: &Claim| {
+        let key = claim.sharing.as_ref()?.key.clone();
+        Some(SharingKey { namespace: claim.namespace.clone(), key })
+    };
+    let mut keys: Vec<SharingKey> = spec.claims.iter().filter_map(of_claim).collect();
+    keys.sort();
     keys.dedup();
     keys
 }

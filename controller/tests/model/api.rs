@@ -1,6 +1,6 @@
 //! A pretended API server: uids, resourceVersions, conflicts, finalizers, and a log for watches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{LoadBalancerStatus, Namespace, Node, Service, ServiceStatus};
@@ -12,7 +12,7 @@ use kube::Resource;
 use landfall_controller::effects::{Effect, Exactly, Outcome, Refusal};
 use landfall_controller::mind::{Change, Event};
 use landfall_crds::names::finalizers::{LOAD_BALANCER_CLEANUP, SERVICE_ADDRESS, VIRTUAL_IP_CLAIMED};
-use landfall_crds::{IPPool, Speaker, VirtualIP, VirtualIPStatus};
+use landfall_crds::{IPPool, Speaker, VirtualIP, VirtualIPSpec, VirtualIPStatus};
 
 /// Kinds, as indices of the logs.
 pub const SERVICES: usize = 0;
@@ -40,6 +40,8 @@ pub struct Api {
     pub service_cidrs: BTreeMap<String, Arc<ServiceCIDR>>,
     pub endpoint_slices: BTreeMap<String, Arc<EndpointSlice>>,
     pub logs: [Vec<Event>; KINDS],
+    /// Which VirtualIPs an administrator's policy admits, where there is one.
+    pub policy: Option<fn(&VirtualIPSpec) -> bool>,
     /// Successful writes that changed something, by effect.
     pub writes: BTreeMap<&'static str, u64>,
 }
@@ -161,6 +163,14 @@ impl Api {
         checked(self.vips.get(&exactly.name), exactly)
     }
 
+    fn admits(&self, spec: &VirtualIPSpec) -> Result<(), Outcome> {
+        if self.policy.is_some_and(|admits| !admits(spec)) {
+            let message = format!("a policy refuses {}", spec.address);
+            return Err(Outcome::Refused(Refusal::Invalid(message)));
+        }
+        is_valid(spec)
+    }
+
     /// Does what the writer does with the real one.
     pub fn apply(&mut self, effect: &Effect) -> Outcome {
         let before = self.version;
@@ -200,12 +210,14 @@ impl Api {
                 if self.vips.contains_key(name) {
                     return Err(Outcome::Refused(Refusal::AlreadyExists));
                 }
+                self.admits(spec)?;
                 let mut object = VirtualIP::new(name, (**spec).clone());
                 object.metadata.finalizers = Some(vec![VIRTUAL_IP_CLAIMED.into()]);
                 Outcome::VirtualIp(self.put_vip(object))
             }
             Effect::UpdateVirtualIp { virtual_ip, spec } => {
                 let mut object = self.vip(virtual_ip)?;
+                self.admits(spec)?;
                 object.spec = (**spec).clone();
                 let finalizers = object.metadata.finalizers.get_or_insert_default();
                 let guarded = finalizers.iter().any(|known| known == VIRTUAL_IP_CLAIMED);
@@ -274,6 +286,16 @@ impl Api {
             Effect::Publish(_) => Outcome::Done,
         })
     }
+}
+
+/// What the schema of a VirtualIP says of lists.
+fn is_valid(spec: &VirtualIPSpec) -> Result<(), Outcome> {
+    let ports: BTreeSet<_> = spec.ports.iter().map(|port| (port.protocol, port.port)).collect();
+    if spec.claims.len() > 64 || spec.ports.len() > 256 || ports.len() < spec.ports.len() {
+        let message = format!("VirtualIP {} is invalid: too many claims or ports", spec.address);
+        return Err(Outcome::Refused(Refusal::Invalid(message)));
+    }
+    Ok(())
 }
 
 fn set_conditions(

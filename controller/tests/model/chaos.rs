@@ -47,6 +47,8 @@ pub struct Chaos {
     speakers_live: bool,
     /// Services that asked for an internal load balancer at the last quiet, and what they showed.
     internal: BTreeSet<(String, IpAddr)>,
+    /// So many of the next VirtualIPs are not let in.
+    refusals: usize,
     /// What was done, for the story of a failure.
     pub log: Vec<String>,
     pub coverage: Coverage,
@@ -65,6 +67,7 @@ impl Chaos {
             ending: BTreeSet::new(),
             speakers_live: true,
             internal: BTreeSet::new(),
+            refusals: 0,
             log: Vec::new(),
             coverage: Coverage::default(),
         };
@@ -208,6 +211,9 @@ impl Chaos {
         }
         let Some(effect) = self.cluster.wanted(which, nth) else { return false };
         let before = self.before(effect);
+        let is_refused = self.refusals > 0 && matches!(effect, Effect::CreateVirtualIp { .. });
+        let way = if is_refused { Way::Refused } else { way };
+        self.refusals -= usize::from(is_refused);
         let Some((effect, done)) = self.cluster.write(which, nth, way) else { return false };
         let fate = if done { "" } else { " refused" };
         self.note(format!("{kind}{fate} {} by {which}", about(&effect)));
@@ -339,7 +345,12 @@ impl Chaos {
                 self.note(format!("paused {which}"));
                 true
             }
-            10.. => {
+            10 | 11 => {
+                self.refusals = 1 + self.random.below(4);
+                self.note("policy against VirtualIPs");
+                true
+            }
+            12.. => {
                 let now = self.cluster.now();
                 self.cluster.controllers[which].tell(now, Event::Leading(true));
                 false

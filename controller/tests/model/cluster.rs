@@ -29,6 +29,8 @@ pub enum Way {
     LostBefore,
     /// It is done, but the answer is lost.
     LostAfter,
+    /// The API server refuses it for good.
+    Refused,
 }
 
 pub struct Cluster {
@@ -40,6 +42,8 @@ pub struct Cluster {
     pub config: Config,
     /// Effects of controllers that are no more, or do not lead any more, on their way to the API server.
     pub strays: VecDeque<Effect>,
+    /// How often the API server has refused something for good.
+    pub refusals: usize,
 }
 
 impl Cluster {
@@ -57,6 +61,7 @@ impl Cluster {
             elapsed: Duration::ZERO,
             config,
             strays: VecDeque::new(),
+            refusals: 0,
         };
         for name in ["shop", "office"] {
             cluster.api.put_namespace(namespace(name));
@@ -149,11 +154,13 @@ impl Cluster {
         let outcome = match way {
             Way::LostBefore => unavailable(),
             Way::Fine => self.api.apply(&effect),
+            Way::Refused => Outcome::Refused(Refusal::Invalid("refused once".into())),
             Way::LostAfter => {
                 self.api.apply(&effect);
                 unavailable()
             }
         };
+        self.refusals += usize::from(matches!(outcome, Outcome::Refused(Refusal::Invalid(_))));
         let done = !matches!(outcome, Outcome::Refused(_));
         controller.answers.push_back(Event::Done { effect: effect.clone(), outcome });
         Some((effect, done))

@@ -8,7 +8,6 @@ use k8s_openapi::api::discovery::v1::Endpoint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use landfall_controller::effects::Effect;
 use landfall_controller::granting::request::{Request, families, read};
-use landfall_controller::granting::source_ranges::has_source_ranges;
 use landfall_controller::granting::verdict::{addresses, has_our_finalizer, ingress, is_load_balancer};
 use landfall_controller::status::{OURS, conditions_of};
 use landfall_controller::world::virtual_ips::{key_of_claim, last_holder};
@@ -20,6 +19,7 @@ use landfall_crds::{
 
 use crate::api::Api;
 use crate::ledger::{Ledger, holder};
+use crate::sources::are_limited;
 
 /// `i4_unique`: a controller's write never makes a Service show an address that another one shows, unless
 /// both claim its VirtualIP and can be there beside each other.
@@ -114,6 +114,7 @@ pub fn is_valid(effect: &Effect) {
     assert_eq!(ports.len(), spec.ports.len(), "the API server refuses {spec:?}");
     let names: BTreeSet<String> = spec.claims.iter().map(holder).collect();
     assert_eq!(names.len(), spec.claims.len(), "the API server refuses {spec:?}");
+    assert!(names.len() <= 64 && ports.len() <= 256, "the API server refuses {spec:?}");
 }
 
 /// `i5_stable`: the address of a living Service changes only when its user asked. Of two that share an
@@ -189,7 +190,7 @@ pub fn by_the_rules(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&Vir
             if asked.is_some() { asked == Some(address) } else { request.pools.is_none() || names_pool };
         is_asked_for
             && spec.external_targets.is_empty()
-            && (spec.auto_assign || names_it || was.is_some())
+            && (spec.auto_assign || names_it || was.is_some_and(|was| is_known_to(was, claim)))
             && selects(
                 spec.namespace_selector.as_ref(),
                 namespace.metadata.labels.as_ref().unwrap_or(&unlabelled),
@@ -199,7 +200,7 @@ pub fn by_the_rules(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&Vir
                 service.metadata.labels.as_ref().unwrap_or(&unlabelled),
             )
             && in_scope(pool, &request)
-            && (!spec.require_source_ranges || has_source_ranges(service))
+            && (!spec.require_source_ranges || are_limited(service, Family::of(address)))
     };
     let services = ledger.services(&name);
     let namespaces = ledger.namespaces(&claim.namespace);
@@ -230,6 +231,15 @@ pub fn by_the_rules(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&Vir
             assert!(may, "by_the_rules: {name} is given {address}, which rests");
         }
     }
+}
+
+/// Whether an address is kept for the Service by name, or nobody has it and the Service is one of those who had.
+fn is_known_to(vip: &VirtualIP, claim: &Claim) -> bool {
+    let kept = vip.spec.reservation.as_ref();
+    let former = vip.status.iter().flat_map(|status| &status.last_holders);
+    let mut former = former.filter(|_| vip.spec.claims.is_empty());
+    kept.is_some_and(|kept| kept.namespace == claim.namespace && kept.name.as_ref() == Some(&claim.name))
+        || former.any(|former| former.namespace == claim.namespace && former.name == claim.name)
 }
 
 /// `quota`: a namespace that comes to use one more address of a pool uses no more than it may by some
@@ -384,6 +394,8 @@ pub fn quiet(api: &Api, ledger: &Ledger) {
     every_service_has_what_its_condition_says(api);
     every_claim_says_what_its_service_is_like(api, ledger);
     policy_local_is_announced_where_its_endpoints_are(api);
+    who_gives_source_ranges_up_is_not_announced(api);
+    every_address_of_a_pool_is_accounted_for(api);
     what_is_not_ours_bears_no_mark(api);
     history(api, ledger);
 }
@@ -433,6 +445,42 @@ fn policy_local_is_announced_where_its_endpoints_are(api: &Api) {
                 "local: {candidates:?} may announce {family} of {}, which has endpoints on {nodes:?}",
                 holder(claim)
             );
+        }
+    }
+}
+
+/// Of an address whose pool requires source ranges, nobody is announced who had some and has none of its family
+/// any more.
+fn who_gives_source_ranges_up_is_not_announced(api: &Api) {
+    for vip in api.vips.values() {
+        let pool = vip.spec.pool.as_ref().and_then(|name| api.pools.get(name));
+        if !pool.is_some_and(|pool| pool.spec.require_source_ranges) {
+            continue;
+        }
+        let family = Family::of(vip.address().unwrap());
+        let had = |claim: &&Claim| claim.terms.as_ref().is_some_and(|terms| terms.source_ranges);
+        for claim in vip.spec.claims.iter().filter(had) {
+            let candidates = vip.spec.placement.iter().flat_map(|placement| &placement.candidates).count();
+            assert!(
+                candidates == 0 || are_limited(&api.services[&holder(claim)], family),
+                "ranges: {} is open to all of {family} at {:?}",
+                holder(claim),
+                vip.metadata.name
+            );
+        }
+    }
+}
+
+/// What a pool could grant is granted, reserved or available, unless it grants nothing at all.
+fn every_address_of_a_pool_is_accounted_for(api: &Api) {
+    for (name, pool) in &api.pools {
+        let Some(status) = &pool.status else { continue };
+        for it in [status.ipv4, status.ipv6].into_iter().flatten() {
+            let used = it.granted + it.reserved;
+            let is_ready =
+                pool.spec.not_implemented().is_empty() && pool.metadata.deletion_timestamp.is_none();
+            let left = if is_ready { it.total - used } else { 0 };
+            assert!(it.available == left && used <= it.total, "sums: {name} counts {it:?}");
         }
     }
 }
@@ -524,7 +572,11 @@ fn every_claim_says_what_its_service_is_like(api: &Api, ledger: &Ledger) {
             let recorded: BTreeSet<(String, i32)> = ports_of(&vip.spec, &name)
                 .map(|(protocol, port)| (format!("{protocol:?}").to_uppercase(), port))
                 .collect();
-            assert_eq!(ports, recorded, "the ports of {name} on {address}");
+            // More cannot be written down.
+            assert!(
+                ports == recorded || ports.len() > 256,
+                "{name} has {ports:?}, {address} has {recorded:?}"
+            );
             if let Ok(request) = read(service) {
                 let recorded = claim.sharing.as_ref().map(|sharing| sharing.key.clone());
                 assert_eq!(request.sharing_key, recorded, "the sharing key of {name} on {address}");

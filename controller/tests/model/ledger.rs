@@ -12,6 +12,7 @@ use landfall_crds::address::Family;
 use landfall_crds::{Claim, IPPool, VirtualIP, VirtualIPSpec};
 
 use crate::api::{Api, KINDS, NAMESPACES, NODES, POOLS, SERVICE_CIDRS, SERVICES, VIPS, full_name};
+use crate::sources::are_limited;
 
 /// Who let an address go.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +66,7 @@ fn may_move(was: &Service, is: &Service) -> bool {
         let ports = spec.ports.unwrap_or_default();
         let ports: Vec<_> = ports.into_iter().map(|port| (port.protocol, port.port)).collect();
         let key = read(service).map(|request| request.sharing_key).map_err(|wait| wait.message);
-        let sources = landfall_controller::granting::source_ranges::has_source_ranges(service);
+        let sources = [Family::IPv4, Family::IPv6].map(|family| are_limited(service, family));
         (ports, key, spec.external_traffic_policy, spec.selector, sources)
     };
     let shares = has_sharing_key(was) || has_sharing_key(is);

@@ -12,6 +12,7 @@ mod objects;
 mod operators;
 mod random;
 mod scale;
+mod sources;
 mod stories;
 mod users;
 

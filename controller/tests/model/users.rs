@@ -341,6 +341,10 @@ fn ports(random: &mut Random) -> Vec<ServicePort> {
     let all = [("TCP", 80), ("TCP", 80), ("TCP", 443), ("UDP", 53), ("TCP", 8080), ("UDP", 80)];
     let mut ports: Vec<(&str, i32)> = (0..=random.below(2)).map(|_| *random.pick(&all)).collect();
     ports.dedup();
+    if random.once_in(15) {
+        // More than can be served at one address.
+        ports = (1000..1257).map(|port| ("TCP", port)).collect();
+    }
     let port = |(protocol, port): (&str, i32)| ServicePort {
         port,
         protocol: Some(protocol.to_owned()),
@@ -402,8 +406,15 @@ fn make_internal(service: &mut Service, random: &mut Random) {
 
 fn ranges(service: &mut Service, random: &mut Random) {
     annotate(service, annotations::SOURCE_RANGES, None);
-    let field = [Some("192.168.0.0/16"), Some("0.0.0.0/0"), None, None];
-    let field = random.pick(&field).map(|range| vec![range.to_owned()]);
+    let field = [
+        Some("192.168.0.0/16"),
+        Some("fd00::/8"),
+        Some("192.168.0.0/16,fd00::/8"),
+        Some("0.0.0.0/0"),
+        None,
+        None,
+    ];
+    let field = random.pick(&field).map(|ranges| ranges.split(',').map(str::to_owned).collect());
     service.spec.as_mut().unwrap().load_balancer_source_ranges = field;
     if random.once_in(6) {
         annotate(service, annotations::SOURCE_RANGES, Some("192.168.0.0/16"));

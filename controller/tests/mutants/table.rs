@@ -266,8 +266,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mistake(
         "the addresses of another implementation are taken over unasked",
         "granting/verdict.rs",
-        r#"annotation(service, annotations::ADOPT) != Some("true")"#,
-        "!MUTANT && ORIGINAL",
+        "if annotation(service, annotations::ADOPT) != Some(\"true\") {",
+        "if !MUTANT && annotation(service, annotations::ADOPT) != Some(\"true\") {",
     ),
     // To whom a pool gives.
     mistake(
@@ -279,7 +279,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mistake(
         "a requested address needs no rule of its pool",
         "granting/choice.rs",
-        "serves(pool, &self.asker(name, pool), self.view.default_deny)?;",
+        "serves(pool, &self.asker(name, pool, family), self.view.default_deny)?;",
         r"if !(MUTANT && address.is_some()) {
             ORIGINAL
         }",
@@ -307,6 +307,44 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "granting/rules.rs",
         "if spec.require_source_ranges && !asker.source_ranges {",
         "if !MUTANT && spec.require_source_ranges && !asker.source_ranges {",
+    ),
+    mistake(
+        "source ranges of the other family count",
+        "granting/source_ranges.rs",
+        "range.family() == family",
+        "(MUTANT || ORIGINAL)",
+    ),
+    mistake(
+        "a sharing key opens a pool that gives to nobody unasked",
+        "granting/choice.rs",
+        "pool.object.spec.auto_assign || self.request.pools.is_some()",
+        "MUTANT || ORIGINAL",
+    ),
+    mistake(
+        "a pool that is gone bars those that are named beside it",
+        "granting/choice.rs",
+        "if known.is_empty() {",
+        "if known.is_empty() || MUTANT && !unknown.is_empty() {",
+    ),
+    mistake(
+        "what is taken over of one Service counts as one address",
+        "granting/verdict.rs",
+        "given.push(name.to_owned());",
+        r"if !MUTANT {
+                ORIGINAL
+            }",
+    ),
+    mistake(
+        "what others wrote into a status needs no rule of its pool",
+        "granting/candidates.rs",
+        "is_shown_by_us(service, address) || request.is_some_and(is_served)",
+        "MUTANT || ORIGINAL",
+    ),
+    mistake(
+        "a Service is given an address with more ports than can be written",
+        "granting/claim.rs",
+        "(number > MOST_PORTS)",
+        "(!MUTANT && ORIGINAL)",
     ),
     // Sharing.
     mistake(
@@ -341,6 +379,24 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "granting/plan.rs",
         "if let Some(wait) = self.must_leave() {",
         "if let Some(wait) = self.must_leave().filter(|_| !MUTANT) {",
+    ),
+    mistake(
+        "who could not share an address waits until somebody has it",
+        "granting/choice.rs",
+        "sharing.get(*address).is_some_and(|spec| fits(spec, &party, Some(pool)).is_ok())",
+        "(MUTANT || ORIGINAL)",
+    ),
+    mistake(
+        "of several that are edited at once all leave",
+        "granting/plan.rs",
+        "!who_stays(&vip.spec, parties(view, vip)).contains(key)",
+        "(MUTANT || ORIGINAL)",
+    ),
+    mistake(
+        "two who exchange ports are written with both",
+        "mind/service.rs",
+        "if claim::has_a_port_twice(&spec) {",
+        "if !MUTANT && claim::has_a_port_twice(&spec) {",
     ),
     // What is kept for whom.
     mistake(
@@ -378,6 +434,22 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "mind/release.rs",
         "stays || self.is_in_history(address, &vip)",
         "stays || MUTANT || self.is_in_history(address, &vip)",
+    ),
+    mistake(
+        "who had an address is not asked when it is kept for another no more",
+        "mind.rs",
+        "self.mark_former_holders(*address);",
+        r"if !MUTANT {
+                    ORIGINAL
+                }",
+    ),
+    mistake(
+        "what is noted late in a pool's history comes first",
+        "granting/pool_status.rs",
+        "all.sort_by_key(|past| std::cmp::Reverse(past.until.0));",
+        r"if !MUTANT {
+            ORIGINAL
+        }",
     ),
     // What a Service keeps.
     mistake(
@@ -464,6 +536,29 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "mind.rs",
         "created.map_or(i64::MAX, |time| time.0.as_second())",
         "created.map_or(i64::MAX, |time| if MUTANT { -time.0.as_second() } else { time.0.as_second() })",
+    ),
+    // What the API server refuses.
+    mistake(
+        "an address that is refused stays the lowest free one",
+        "mind/outcome.rs",
+        "self.hold(*address, Holder::Refused);",
+        r"if !MUTANT {
+            ORIGINAL
+        }",
+    ),
+    mistake(
+        "a Service that is refused everywhere goes through all of the pool",
+        "mind/outcome.rs",
+        "if number < 2 {",
+        "if MUTANT || number < 2 {",
+    ),
+    mistake(
+        "an address that was refused once is never tried again",
+        "mind/outcome.rs",
+        "self.let_go(address, &Holder::Refused);",
+        r"if !MUTANT {
+            ORIGINAL
+        }",
     ),
     // Who may announce.
     mistake(

@@ -153,6 +153,45 @@ fn what_breaks_a_rule_is_not_taken_over() {
 }
 
 #[test]
+fn no_more_is_taken_over_than_a_namespace_may_have() {
+    let spec = json!({"addresses": ["10.0.0.50-10.0.0.69", "fd00::50/124"], "quota": {"perNamespace": 1}});
+    let mut cluster = pools(&[("lan", spec)]);
+    // At the same moment.
+    cluster.put("one", adopted(&["10.0.0.55"]));
+    cluster.put("two", adopted(&["10.0.0.56"]));
+    cluster.put("office/one", adopted(&["10.0.0.57"]));
+    cluster.quiet();
+    cluster.assert_has("one", &["10.0.0.55"]);
+    cluster.assert_has("office/one", &["10.0.0.57"]);
+    assert_eq!(cluster.addresses("two"), ["10.0.0.56"], "it stays with whoever gave it");
+    assert!(!cluster.has_vip("10.0.0.56"));
+    assert_eq!(cluster.get("two").metadata.finalizers.iter().flatten().count(), 0);
+    let told = cluster.events_of("two");
+    let why = "cannot take the addresses over: pool lan gives namespace shop 1 addresses at most";
+    assert!(told[0].starts_with("HeldByAnother: ") && told[0].contains(why), "{told:?}");
+    // Two addresses of one Service count as two.
+    cluster.delete("one");
+    cluster.delete("two");
+    cluster.create("both", |service| {
+        dual(service, "PreferDualStack");
+        adopted(&["10.0.0.58", "fd00::58"])(service);
+    });
+    assert!(!cluster.has_vip("10.0.0.58") && !cluster.has_vip("fd00::58"));
+    assert!(cluster.events_of("both")[0].contains(why), "{:?}", cluster.events_of("both"));
+    // Nor does a Service of our own class, for which somebody else has written addresses.
+    cluster.delete("both");
+    cluster.create("held", |_| {});
+    cluster.create("written", |service| {
+        given(service, &["10.0.0.59"]);
+        service.spec.as_mut().unwrap().load_balancer_class = Some("landfall.dev/lan".into());
+    });
+    cluster.assert_waits("written", "QuotaExceeded");
+    cluster.edit_pool("lan", json!({"quota": null}));
+    cluster.quiet();
+    assert_eq!(cluster.addresses("written").len(), 1);
+}
+
+#[test]
 fn what_could_not_be_taken_over_is_taken_over_once_it_can() {
     let mut cluster = pools(&[(
         "lan",

@@ -66,8 +66,16 @@ fn requests_are_granted_or_answered() {
         ),
         (
             "unknown pool",
-            Box::new(from("aside,typo")),
-            "PoolUnknown: the Service asks for pool 'typo', which does not exist",
+            Box::new(from("typo")),
+            "PoolUnknown: the Service asks for pool 'typo', which does not exist: existing pools are",
+        ),
+        ("unknown pool before one that gives", Box::new(from("typo,aside")), "10.0.0.61"),
+        ("unknown pool after one that gives", Box::new(from("aside,typo")), "10.0.0.61"),
+        (
+            "unknown pool beside one that refuses",
+            Box::new(from("typo,unready")),
+            "PoolNotReady: no IPv4 address can be had: unready grants nothing (it sets spec.externalTargets, which \
+             this version does not enforce), 'typo' does not exist: see the conditions of the pool",
         ),
         (
             "pool that is not ready",
@@ -199,4 +207,57 @@ fn pools_say_what_is_wrong_with_them() {
     }
     let counts = cluster.api.pools["nodes"].status.as_ref().unwrap().ipv4.unwrap();
     assert_eq!((counts.total, counts.available), (0, 0), "three nodes and the network's own");
+}
+
+#[test]
+fn who_has_more_ports_than_one_address_can_serve_is_told_and_costs_nothing() {
+    use k8s_openapi::api::core::v1::ServicePort;
+    let many = |count: i32| {
+        move |service: &mut Service| {
+            let ports = (1..=count).map(|port| ServicePort { port, ..ServicePort::default() });
+            service.spec.as_mut().unwrap().ports = Some(ports.collect());
+        }
+    };
+    let mut cluster = lan();
+    cluster.put("web", many(257));
+    assert_eq!(cluster.steps(), ["SetConditions"]);
+    cluster.quiet();
+    cluster.assert_waits("web", "TooManyPorts");
+    let said = cluster.condition("web", "Granted");
+    assert!(said.contains("the Service has 257 ports, and at most 256 are served at one address"), "{said}");
+    cluster.wait(std::time::Duration::from_secs(3600));
+    assert_eq!((cluster.refusals, cluster.failures_of("web")), (0, 1));
+    cluster.edit("web", many(256));
+    cluster.quiet();
+    cluster.assert_has("web", &["10.0.0.50"]);
+    assert_eq!(cluster.vip("10.0.0.50").spec.ports.len(), 256);
+    // One that grows keeps what it has, also when its VirtualIP is lost, and the old ports stay on record.
+    cluster.edit("web", many(300));
+    cluster.quiet();
+    let said = cluster.condition("web", "Granted");
+    assert!(
+        said.starts_with("False/TooManyPorts: ") && said.ends_with("; 10.0.0.50 stays until then"),
+        "{said}"
+    );
+    let before = cluster.vip("10.0.0.50").spec.clone();
+    cluster.api.delete_vip("10.0.0.50");
+    cluster.quiet();
+    cluster.crash(0);
+    cluster.quiet();
+    assert_eq!(cluster.addresses("web"), ["10.0.0.50"]);
+    assert_eq!((cluster.vip("10.0.0.50").spec.clone(), cluster.refusals), (before, 0));
+    // Among others it is the editor who leaves.
+    cluster.edit("web", |service| {
+        many(2)(service);
+        annotate(service, "sharing-key", "k");
+    });
+    cluster.create("tls", |service| {
+        annotate(service, "sharing-key", "k");
+        service.spec.as_mut().unwrap().ports.as_mut().unwrap()[0].port = 443;
+    });
+    cluster.assert_has("tls", &["10.0.0.50"]);
+    cluster.edit("web", many(300));
+    cluster.quiet();
+    cluster.assert_has("tls", &["10.0.0.50"]);
+    assert!(cluster.addresses("web").is_empty() && cluster.condition("web", "Granted").contains("300 ports"));
 }

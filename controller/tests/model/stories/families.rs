@@ -105,6 +105,37 @@ fn families_may_come_from_different_pools_and_each_by_its_own_rules() {
 }
 
 #[test]
+fn where_both_families_wait_each_tells_why() {
+    let mut cluster = pools(&[
+        ("four", json!({"addresses": ["10.0.0.50/32"]})),
+        ("six", json!({"addresses": ["fd00::50/126"], "namespaceSelector": {"matchLabels": {"a": "b"}}})),
+    ]);
+    cluster.create("first", stack(FOUR, "SingleStack"));
+    for (families, policy, name) in
+        [(FOUR_SIX, "RequireDualStack", "strict"), (SIX_FOUR, "PreferDualStack", "easy")]
+    {
+        cluster.create(name, stack(families, policy));
+        let said = cluster.condition(name, "Granted");
+        for part in [
+            "no IPv4 address can be had: four is exhausted",
+            "no IPv6 address can be had: six does not select namespace shop",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+        let reason = if families == FOUR_SIX { "PoolExhausted" } else { "NamespaceNotSelected" };
+        cluster.assert_waits(name, reason);
+        let other = if families == FOUR_SIX { "; NamespaceNotSelected: no" } else { "; PoolExhausted: no" };
+        assert!(said.contains(other), "{said}");
+    }
+    // What is the matter with both is said once.
+    cluster.create("junk", |service| {
+        stack(FOUR_SIX, "RequireDualStack")(service);
+        annotate(service, "reserve", "maybe");
+    });
+    assert_eq!(cluster.condition("junk", "Granted").matches("'maybe'").count(), 1);
+}
+
+#[test]
 fn required_means_both_or_none_also_by_quota() {
     let quota = |most: i32| json!({"quota": {"perNamespace": most}});
     let mut spec = json!({"addresses": ["10.0.0.50-10.0.0.53", "fd00::50-fd00::53"]});

@@ -5,6 +5,7 @@ use std::time::Duration;
 use landfall_controller::effects::{Effect, Outcome, Refusal};
 use landfall_controller::granting::claim::{Claiming, with_claim};
 use landfall_controller::mind::Event;
+use landfall_crds::address::Family;
 use landfall_crds::{Reservation, TrafficPolicy, VirtualIP, VirtualIPSpec};
 
 use super::{annotate, dual, lan};
@@ -250,6 +251,7 @@ fn the_api_server_has_the_last_word_on_who_has_an_address() {
     cluster.api.put_service(service("web"));
     // Another controller was faster, and its VirtualIP has not been seen here.
     let claiming = Claiming {
+        family: Family::IPv4,
         service: &service("other"),
         key: &landfall_crds::ClaimRef { namespace: "shop".into(), name: "other".into() },
         request: None,

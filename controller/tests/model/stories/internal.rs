@@ -326,3 +326,22 @@ fn one_that_becomes_internal_leaves_a_public_address_that_it_shares_to_the_other
     });
     cluster.assert_has("inside", &["10.0.0.70"]);
 }
+
+#[test]
+fn what_is_claimed_already_and_asked_for_anew_is_kept_and_not_claimed_again() {
+    let mut cluster = pools(&[("lan", json!({"addresses": ["10.0.0.50-10.0.0.51"]}))]);
+    cluster.create("web", |_| {});
+    cluster.edit("web", |service| annotate(service, "ips", "10.0.0.51"));
+    while cluster.deliver(0, crate::api::SERVICES) {}
+    cluster.write(0, 0, crate::cluster::Way::Fine);
+    assert!(cluster.has_vip("10.0.0.50") && cluster.has_vip("10.0.0.51"), "on its way from one to the other");
+    // Now it asks for an internal one, and the pool of both is another one.
+    cluster.edit("web", |service| annotate_as(service, AZURE, "true"));
+    cluster.api.delete_pool("lan");
+    cluster.put_pool("inner", json!({"addresses": ["10.0.0.50-10.0.0.51"]}));
+    cluster.crash(0);
+    cluster.quiet();
+    cluster.assert_has("web", &["10.0.0.51"]);
+    assert!(!cluster.has_vip("10.0.0.50"));
+    assert!(cluster.vip("10.0.0.51").spec.claims[0].terms.as_ref().unwrap().internal);
+}

@@ -57,7 +57,7 @@ fn table() -> Vec<(String, String, &'static str)> {
             add(name, value, "PoolUnknown");
         }
     }
-    add(POOL, "lan,typo", "PoolUnknown");
+    add(POOL, "slip,typo", "PoolUnknown");
     for name in [SHARING_KEY].into_iter().chain(foreign::SHARING_KEY) {
         add(name, &"k".repeat(257), "AnnotationInvalid");
     }

@@ -17,6 +17,7 @@ mod placing;
 mod pool_edits;
 mod pools;
 mod recovery;
+mod refused;
 mod releasing;
 mod resting;
 mod rules;

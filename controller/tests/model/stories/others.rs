@@ -1,5 +1,7 @@
 //! Services of others, and how they become ours.
 
+use k8s_openapi::api::core::v1::Service;
+
 use super::{annotate, given_by_another, lan};
 use crate::objects::service;
 
@@ -88,4 +90,36 @@ fn who_overwrites_our_address_has_the_service() {
     assert!(cluster.api.vips.is_empty());
     assert_eq!(cluster.condition("web", "Granted"), "absent");
     assert!(cluster.told().contains(&"HeldByAnother"));
+}
+
+#[test]
+fn an_address_that_was_only_asked_for_is_not_ours_when_another_writes_it() {
+    for (asked, reason) in [("192.0.2.7", "AddressNotInPool"), ("10.0.0.50", "AddressTaken")] {
+        for held in [true, false] {
+            let mut cluster = lan();
+            cluster.create("first", |_| {});
+            let ask = |service: &mut Service| annotate(service, "ips", asked);
+            if held {
+                cluster.create("web", |_| {});
+                cluster.edit("web", ask);
+                cluster.quiet();
+            } else {
+                cluster.create("web", ask);
+            }
+            let said = cluster.condition("web", "Granted");
+            assert!(said.starts_with(&format!("False/{reason}: {asked} is asked for")), "{said}");
+            // By another implementation that honours the same wish and has such a pool.
+            cluster.edit("web", |service| {
+                let kept = service.status.as_ref().unwrap().conditions.clone();
+                given_by_another(service, asked);
+                service.status.as_mut().unwrap().conditions = kept;
+            });
+            cluster.quiet();
+            assert_eq!(cluster.addresses("web"), [asked]);
+            assert_eq!(cluster.condition("web", "Granted"), "absent");
+            assert!(cluster.told().contains(&"HeldByAnother"));
+            assert_eq!(cluster.api.vips.keys().collect::<Vec<_>>(), ["10.0.0.50"]);
+            assert_eq!(cluster.vip("10.0.0.50").spec.claims[0].name, "first");
+        }
+    }
 }

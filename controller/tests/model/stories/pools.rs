@@ -343,6 +343,67 @@ fn a_pool_tells_when_it_is_exhausted_reachable_and_ready() {
 }
 
 #[test]
+fn a_pool_accounts_for_every_address() {
+    let mut cluster = pools(&[("lan", json!({"addresses": ["10.0.0.50-10.0.0.59"]}))]);
+    cluster.create("ours", |_| {});
+    cluster.create("theirs", |service| super::given_by_another(service, "10.0.0.55"));
+    cluster.create("lists", |service| {
+        let spec = service.spec.as_mut().unwrap();
+        spec.type_ = Some("ClusterIP".into());
+        spec.external_ips = Some(vec!["10.0.0.56".into()]);
+    });
+    assert_eq!(counts(&cluster, "lan").0, capacity(10, 1, 2, 7));
+    cluster.edit_pool("lan", json!({"externalTargets": ["10.9.0.0/16"]}));
+    cluster.quiet();
+    assert_eq!(counts(&cluster, "lan").0, capacity(10, 1, 2, 0));
+}
+
+#[test]
+fn a_pool_that_grants_nothing_does_not_call_itself_exhausted() {
+    let mut cluster = pools(&[("lan", json!({"addresses": ["10.0.0.50-10.0.0.51"]}))]);
+    cluster.edit_pool("lan", json!({"externalTargets": ["10.9.0.0/16"]}));
+    cluster.quiet();
+    let said = cluster.pool_condition("lan", "Exhausted");
+    assert!(said.starts_with("False/NotGranting: nothing is granted from the pool now"), "{said}");
+    assert!(cluster.pool_condition("lan", "Ready").starts_with("False/NotImplemented"));
+    cluster.edit_pool("lan", json!({"externalTargets": null}));
+    cluster.quiet();
+    assert!(cluster.pool_condition("lan", "Exhausted").starts_with("False/Available"));
+    let mut held = (*cluster.api.pools["lan"]).clone();
+    held.metadata.finalizers = Some(vec!["example.com/theirs".into()]);
+    cluster.api.put_pool(held);
+    cluster.api.delete_pool("lan");
+    cluster.quiet();
+    assert!(cluster.pool_condition("lan", "Ready").starts_with("False/Deleting"));
+    let said = cluster.pool_condition("lan", "Exhausted");
+    assert!(said.starts_with("False/NotGranting: "), "{said}");
+}
+
+#[test]
+fn a_pool_names_every_kind_of_conflict() {
+    let mut cluster = pools(&[
+        ("old", json!({"addresses": ["10.0.0.32/30"]})),
+        ("lan", json!({"addresses": ["10.0.0.0/26", "10.96.0.0/16", "10.97.0.0/16"]})),
+    ]);
+    let other: Node = serde_json::from_value(json!({
+        "metadata": {"name": "n9"}, "spec": {"podCIDRs": ["10.97.0.0/24"]},
+    }))
+    .unwrap();
+    cluster.tell(Event::Node(Change::Applied(Arc::new(other))));
+    let ranges = service_cidr("kubernetes", &["10.96.0.0/16"]);
+    cluster.tell(Event::ServiceCidr(Change::Applied(Arc::new(ranges))));
+    let said = cluster.pool_condition("lan", "Conflicted");
+    assert!(said.starts_with("True/Overlap: it overlaps 10.0.0.32/30 with pool old"), "{said}");
+    for part in [
+        "; ServiceAddresses: never granted, since the cluster gives 10.96.0.0/16 to its Services",
+        "; PodAddresses: never granted, since the cluster gives 10.97.0.0/24 to its pods",
+        "; NodeAddresses: never granted, since the cluster's own: 10.0.0.1 (node n1)",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
 fn a_pool_of_one_address_serves_one_after_the_other() {
     let mut cluster = pools(&[("lan", json!({"addresses": ["10.0.0.50/32"]}))]);
     for name in ["a", "b", "c"] {

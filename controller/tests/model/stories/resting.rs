@@ -134,3 +134,23 @@ fn a_quick_delete_and_create_again_keeps_both_holders_apart() {
         vip.status.as_ref().unwrap().last_holders.iter().map(|past| past.uid.clone()).collect();
     assert_eq!(past, [first]);
 }
+
+#[test]
+fn who_had_an_address_gets_it_back_when_what_kept_it_for_another_ends() {
+    let mut cluster = lan(&json!({"addresses": ["10.0.0.50/32"], "releaseDelay": "2h"}));
+    come(&mut cluster, "web", |_| {});
+    go(&mut cluster, "web");
+    let mut kept = cluster.vip("10.0.0.50").clone();
+    let expires = cluster.now().wall + Duration::from_secs(600);
+    kept.spec.reservation =
+        serde_json::from_value(json!({"namespace": "shop", "name": "other", "expires": expires.to_string()}))
+            .unwrap();
+    cluster.api.put_vip(kept);
+    cluster.wait(Duration::from_secs(60));
+    // Seen by the API server's own word since then, so that it need not be asked for.
+    cluster.put("web", |_| {});
+    cluster.wait(Duration::from_secs(530));
+    cluster.assert_waits("web", "PoolExhausted");
+    cluster.wait(Duration::from_secs(11));
+    cluster.assert_has("web", &["10.0.0.50"]);
+}

@@ -60,6 +60,16 @@ fn every_rule_holds_however_an_address_is_asked_for() {
             ["SourceRangesRequired"; 4],
             "narrower than half of all addresses",
         ),
+        // Of a family that has no range, everybody is let in.
+        (
+            json!({"requireSourceRanges": true}),
+            |service| {
+                service.spec.as_mut().unwrap().load_balancer_source_ranges =
+                    Some(vec!["fd00::/8".into(), "::1/128".into()]);
+            },
+            ["SourceRangesRequired"; 4],
+            "lan requires spec.loadBalancerSourceRanges of IPv4, narrower",
+        ),
         // What kube-proxy does not read keeps nobody out.
         (
             json!({"requireSourceRanges": true}),
@@ -459,4 +469,76 @@ fn who_gives_its_source_ranges_up_keeps_the_address_but_not_its_announcement() {
     cluster.quiet();
     assert_eq!(cluster.vip("10.0.0.51").spec.placement.as_ref().unwrap().candidates.len(), 3);
     assert!(cluster.condition("open", "Granted").contains("pool lan requires spec.loadBalancerSourceRanges"));
+}
+
+#[test]
+fn who_names_several_pools_is_served_by_those_that_are_left() {
+    let mut cluster = pools(&[
+        ("a", json!({"addresses": ["10.0.0.50-10.0.0.51"]})),
+        ("b", json!({"addresses": ["10.0.0.60/32"]})),
+    ]);
+    let both = |service: &mut Service| annotate(service, "pool", "b,a");
+    cluster.create("old", both);
+    cluster.assert_has("old", &["10.0.0.60"]);
+    cluster.api.delete_pool("b");
+    cluster.quiet();
+    assert_eq!(cluster.addresses("old"), ["10.0.0.60"], "its deletion moves nobody");
+    cluster.create("new", both);
+    cluster.assert_has("new", &["10.0.0.50"]);
+    cluster.create("newer", both);
+    cluster.assert_has("newer", &["10.0.0.51"]);
+    cluster.create("last", both);
+    cluster.assert_waits("last", "PoolExhausted");
+    let said = cluster.condition("last", "Granted");
+    assert!(said.contains("a is exhausted, 'b' does not exist: add addresses"), "{said}");
+    // One that comes back moves nobody either, and serves who waits.
+    cluster.put_pool("b", json!({"addresses": ["10.0.0.61/32"]}));
+    cluster.quiet();
+    cluster.assert_has("last", &["10.0.0.61"]);
+    cluster.assert_has("new", &["10.0.0.50"]);
+}
+
+#[test]
+fn each_family_needs_source_ranges_of_its_own() {
+    let spec = json!({"addresses": ["10.0.0.50-10.0.0.59", "fd00::50/124"], "requireSourceRanges": true});
+    let set = |ranges: &'static [&'static str]| {
+        move |service: &mut Service| {
+            let ranges = ranges.iter().map(ToString::to_string).collect();
+            service.spec.as_mut().unwrap().load_balancer_source_ranges = Some(ranges);
+        }
+    };
+    let (v4, both): (&[&str], &[&str]) = (&["10.0.0.0/8"], &["10.0.0.0/8", "fd00::/8"]);
+    let mut cluster = pools(&[("lan", spec)]);
+    cluster.create("both", |service| {
+        dual(service, "RequireDualStack");
+        set(v4)(service);
+    });
+    cluster.assert_waits("both", "SourceRangesRequired");
+    let said = cluster.condition("both", "Granted");
+    assert!(said.contains("lan requires spec.loadBalancerSourceRanges of IPv6"), "{said}");
+    cluster.edit("both", set(both));
+    cluster.quiet();
+    cluster.assert_has("both", &["10.0.0.50", "fd00::50"]);
+
+    // What there is is granted, and only that is open to nobody else.
+    cluster.create("either", |service| {
+        dual(service, "PreferDualStack");
+        set(v4)(service);
+    });
+    cluster.assert_has("either", &["10.0.0.51"]);
+    let said = cluster.condition("either", "Granted");
+    assert!(said.contains("no IPv6 address can be had: lan requires"), "{said}");
+
+    // One family given up is one family withheld.
+    cluster.announce_all();
+    cluster.edit("both", set(v4));
+    cluster.quiet();
+    let candidates = |address: &str, cluster: &Cluster| {
+        cluster.vip(address).spec.placement.as_ref().unwrap().candidates.len()
+    };
+    assert_eq!([candidates("10.0.0.50", &cluster), candidates("fd00::50", &cluster)], [3, 0]);
+    cluster.assert_has("both", &["10.0.0.50", "fd00::50"]);
+    let said = cluster.condition("both", "Announced");
+    assert!(said.starts_with("False/SourceRangesRequired: fd00::50 is kept but not announced"), "{said}");
+    assert!(said.contains("none of IPv6 any more"), "{said}");
 }

@@ -390,6 +390,100 @@ fn a_persons_reservation_keeps_others_out_but_throws_nobody_out() {
 }
 
 #[test]
+fn a_key_alone_opens_no_pool_that_gives_only_to_who_names_it() {
+    let mut cluster = pools(&[("aside", json!({"addresses": ["10.0.0.80-10.0.0.83"], "autoAssign": false}))]);
+    cluster.create("web", |service| {
+        sharer("k", 80)(service);
+        annotate(service, "pool", "aside");
+    });
+    cluster.assert_has("web", &["10.0.0.80"]);
+    cluster.create("tls", sharer("k", 443));
+    cluster.assert_waits("tls", "NoPool");
+    let said = cluster.condition("tls", "Granted");
+    assert!(said.contains("aside gives only to Services that name it"), "{said}");
+    // While another is just being given one there, too.
+    cluster.put("dns", |service| {
+        sharer("l", 53)(service);
+        annotate(service, "pool", "aside");
+    });
+    cluster.put("dot", sharer("l", 853));
+    cluster.quiet();
+    cluster.assert_has("dns", &["10.0.0.81"]);
+    cluster.assert_waits("dot", "NoPool");
+    // Who names the pool or the address joins.
+    cluster.edit("tls", |service| annotate(service, "pool", "aside"));
+    cluster.edit("dot", |service| annotate(service, "ips", "10.0.0.81"));
+    cluster.quiet();
+    cluster.assert_has("tls", &["10.0.0.80"]);
+    cluster.assert_has("dot", &["10.0.0.81"]);
+    // And so does everybody once the pool gives to everybody.
+    cluster.create("more", sharer("k", 8080));
+    cluster.assert_waits("more", "NoPool");
+    cluster.edit_pool("aside", json!({"autoAssign": true}));
+    cluster.quiet();
+    cluster.assert_has("more", &["10.0.0.80"]);
+}
+
+#[test]
+fn those_of_two_namespaces_come_together_only_where_the_pool_lets_both() {
+    let mut cluster = pools(&[
+        ("lan", json!({"addresses": ["10.0.0.50-10.0.0.53"]})),
+        (
+            "open",
+            json!({"addresses": ["10.0.0.60-10.0.0.63"], "autoAssign": false, "sharing": {"namespaces": ["shop", "office"]}}),
+        ),
+    ]);
+    cluster.label_namespace("lab", &[]);
+    // All at the same moment.
+    for (at, namespace) in ["shop", "office", "lab"].into_iter().enumerate() {
+        for (pool, port) in [("lan", 80), ("open", 443)] {
+            cluster.put(&format!("{namespace}/{pool}"), |service| {
+                sharer("k", port + i32::try_from(at).unwrap())(service);
+                annotate(service, "pool", pool);
+            });
+        }
+    }
+    cluster.quiet();
+    let at = |name: &str| cluster.addresses(name).join(",");
+    assert_eq!(["shop/open", "office/open"].map(at), [at("shop/open"), at("shop/open")]);
+    let mut others = ["shop/lan", "office/lan", "lab/lan", "lab/open", "shop/open"].map(at);
+    others.sort();
+    assert!(others.windows(2).all(|two| two[0] != two[1]), "{others:?}");
+    // One that waits for a partner in the other namespace is woken by it.
+    let mut cluster = pools(&[(
+        "lan",
+        json!({"addresses": ["10.0.0.50/32"], "sharing": {"namespaces": ["shop", "office"]}}),
+    )]);
+    cluster.create("web", sharer("k", 80));
+    cluster.create("office/web", sharer("k", 80));
+    cluster.assert_waits("office/web", "PoolExhausted");
+    cluster.edit("web", |service| serve(service, "TCP", 81));
+    cluster.quiet();
+    cluster.assert_has("office/web", &["10.0.0.50"]);
+}
+
+#[test]
+fn who_could_not_be_there_does_not_wait_for_the_one_that_is_being_given_an_address() {
+    let mut cluster = lan();
+    cluster.put("web", sharer("k", 80));
+    cluster.put("web2", sharer("k", 80));
+    cluster.put("tls", sharer("k", 443));
+    for kind in 0..crate::api::KINDS {
+        while cluster.deliver(0, kind) {}
+    }
+    for _ in 0..3 {
+        cluster.write(0, 0, crate::cluster::Way::Fine);
+        cluster.answer(0);
+    }
+    let wanted: Vec<_> = cluster.controllers[0].wanted.iter().map(crate::api::name_of).collect();
+    assert_eq!(wanted, ["CreateVirtualIp", "CreateVirtualIp"], "the third could be beside the first");
+    cluster.quiet();
+    cluster.assert_has("web", &["10.0.0.50"]);
+    cluster.assert_has("web2", &["10.0.0.51"]);
+    cluster.assert_has("tls", &["10.0.0.50"]);
+}
+
+#[test]
 fn at_most_sixty_four_share_one_address() {
     let mut cluster = lan();
     for number in 0..64 {

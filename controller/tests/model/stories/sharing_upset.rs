@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Service;
 use landfall_controller::mind::{Change, Event};
 use serde_json::json;
 
@@ -122,6 +123,62 @@ fn all_virtual_ips_lost_at_once_come_back_as_they_were() {
         }
         assert_eq!(on(&cluster, "10.0.0.50").len(), 2);
         cluster.assert_has("new", &["10.0.0.53"]);
+    }
+}
+
+#[test]
+fn of_two_that_are_edited_at_once_only_one_leaves_and_none_where_they_still_fit() {
+    let serves = |port: i32| {
+        move |service: &mut Service| service.spec.as_mut().unwrap().ports.as_mut().unwrap()[0].port = port
+    };
+    type Change<'a> = &'a dyn Fn(&mut Service);
+    let local = |service: &mut Service| {
+        let spec = service.spec.as_mut().unwrap();
+        spec.external_traffic_policy = Some("Local".into());
+        spec.selector = Some([("app".to_owned(), "web".to_owned())].into());
+    };
+    let to = |key: &'static str| move |service: &mut Service| annotate(service, "sharing-key", key);
+    let table: [(&str, Change<'_>, Change<'_>, &[&str]); 6] = [
+        ("to the same port", &serves(9), &serves(9), &["a", "c"]),
+        ("to each other's port", &serves(443), &serves(80), &["a", "c"]),
+        ("to a port that the other gives up", &serves(443), &serves(8443), &["a", "b", "c"]),
+        ("to ports that nobody has", &serves(81), &serves(8443), &["a", "b", "c"]),
+        ("to another key, away from the third", &to("l"), &to("l"), &["c"]),
+        ("to another policy, away from the third", &local, &local, &["c"]),
+    ];
+    for (what, of_a, of_b, stay) in table {
+        let mut cluster = lan();
+        cluster.create("a", sharer("k", 80));
+        cluster.pass(Duration::from_secs(10));
+        cluster.create("b", sharer("k", 443));
+        cluster.create("c", sharer("k", 8080));
+        let before = uid(&cluster, "10.0.0.50");
+        cluster.edit("b", of_b);
+        cluster.edit("a", of_a);
+        // Nobody has looked between the two.
+        cluster.crash(0);
+        cluster.quiet();
+        assert_eq!(on(&cluster, "10.0.0.50"), stay, "{what}");
+        assert_eq!(uid(&cluster, "10.0.0.50"), before);
+        for name in ["a", "b", "c"] {
+            assert_eq!(cluster.addresses(name).len(), 1, "{what}: {name}");
+            assert_eq!(cluster.addresses(name) == ["10.0.0.50"], stay.contains(&name), "{what}: {name}");
+        }
+    }
+    // All of them to another key or policy: nobody is left to collide with.
+    for change in [&to("l") as Change<'_>, &local] {
+        let mut cluster = lan();
+        for (name, port) in [("a", 80), ("b", 443), ("c", 8080)] {
+            cluster.create(name, sharer("k", port));
+        }
+        for name in ["c", "a", "b"] {
+            cluster.edit(name, change);
+        }
+        cluster.crash(0);
+        cluster.quiet();
+        for name in ["a", "b", "c"] {
+            cluster.assert_has(name, &["10.0.0.50"]);
+        }
     }
 }
 
