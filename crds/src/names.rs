@@ -130,6 +130,8 @@ pub mod conditions {
     pub const EXTERNAL_IP_CONFLICT: &str = "landfall.dev/ExternalIPConflict";
     /// On an IPPool: addresses are granted from it. On a Speaker: it can announce.
     pub const READY: &str = "Ready";
+    /// On a Speaker: its node has what it needs to serve what it announces.
+    pub const FIT: &str = "Fit";
     /// On an IPPool: a family has no address left.
     pub const EXHAUSTED: &str = "Exhausted";
     /// On an IPPool: it overlaps another pool or addresses of the cluster.

@@ -42,6 +42,8 @@ const CORRECTION_PACE: Duration = Duration::from_millis(100);
 pub enum Event<'a> {
     /// Announce an address on exactly these links from now on.
     Announce(IpAddr, Vec<LinkIndex>),
+    /// Go on announcing an address that a former process of this node announced: nobody needs to be told.
+    Resume(IpAddr, Vec<LinkIndex>),
     /// Announce it, or probe for it, no more.
     Withdraw(IpAddr),
     /// Find out whether a station uses an address.
@@ -65,9 +67,22 @@ pub enum Event<'a> {
     /// Ask a peer's kernel whether the node is there.
     AskPeer(LinkIndex, &'a NodeName),
     /// An Ethernet frame came in.
-    Frame(LinkIndex, &'a [u8]),
+    Frame(Heard<'a>),
     /// The time that `next_deadline` named has come.
     Deadline,
+}
+
+/// An Ethernet frame as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard<'a> {
+    /// Where.
+    pub link: LinkIndex,
+    /// When.
+    pub at: Instant,
+    /// It came before this process was not run for a while. Who answers may be another one by now.
+    pub is_stale: bool,
+    /// The whole frame.
+    pub frame: &'a [u8],
 }
 
 /// What the announcer wants done or known.
@@ -98,10 +113,10 @@ pub enum Action {
         /// It told everybody, unasked.
         gratuitous: bool,
     },
-    /// Another station was heard.
-    Station(LinkIndex),
-    /// A frame came from a speaker's node: at least its kernel lives.
-    PeerSeen(LinkIndex, NodeName),
+    /// Another station was heard, when.
+    Station(LinkIndex, Instant),
+    /// A frame came from a speaker's node, when: at least its kernel lives.
+    PeerSeen(LinkIndex, Instant, NodeName),
 }
 
 #[derive(Clone, Debug)]
@@ -175,6 +190,7 @@ impl Announcing {
     ) {
         match event {
             Event::Announce(address, links) => self.announce(now, facts, address, links, out),
+            Event::Resume(address, links) => self.resume(now, address, links),
             Event::Withdraw(address) => self.withdraw(address, out),
             Event::Probe(address, links) => self.probe(now, facts, address, links, out),
             Event::Ask(address, links) => frames::ask(facts, address, &links, out),
@@ -193,7 +209,7 @@ impl Announcing {
             }
             Event::AskLan(link) => self.stations.ask(facts, link, out),
             Event::AskPeer(link, node) => frames::ask_peer(facts, link, node, out),
-            Event::Frame(link, frame) => self.hear(now, facts, link, frame, counters, out),
+            Event::Frame(heard) => self.hear(now, facts, heard, counters, out),
             Event::Deadline => self.due(now, facts, out),
         }
     }
@@ -253,6 +269,13 @@ impl Announcing {
             corrected: None,
             conflict: former.and_then(|former| former.conflict),
         };
+        self.table.insert(address, entry);
+    }
+
+    fn resume(&mut self, now: Instant, address: IpAddr, links: Vec<LinkIndex>) {
+        let (step, due) = (SCHEDULE.len(), now + self.rng.between(Duration::ZERO, REFRESH));
+        self.timers.insert((due, Due::Gratuitous(address)));
+        let entry = Entry { links, announced_at: now, step, due, corrected: None, conflict: None };
         self.table.insert(address, entry);
     }
 

@@ -35,6 +35,11 @@ pub struct Options {
     /// pool's announce.interfaces may add to either.
     #[arg(long, env = "LANDFALL_INTERFACES", value_name = "NAMES", value_delimiter = ',')]
     pub interfaces: Vec<String>,
+    /// Where kube-proxy on this node says how it is; `none` where there is no kube-proxy. A node whose kube-proxy
+    /// is not well announces only what no better node can.
+    #[arg(long, env = "LANDFALL_KUBE_PROXY_HEALTHZ", value_name = "ADDRESS", default_value = "127.0.0.1:10256",
+          value_parser = address_or_none)]
+    kube_proxy_healthz: AddressOrNone,
     /// How often speakers tell each other that they live.
     #[arg(long, env = "LANDFALL_HEARTBEAT_INTERVAL", value_name = "DURATION", default_value = "100ms",
           value_parser = heartbeat_interval)]
@@ -67,7 +72,16 @@ pub enum LogFormat {
 )]
 pub struct NoNodeName;
 
+/// An address, or the word `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct AddressOrNone(Option<SocketAddr>);
+
 impl Options {
+    /// Where kube-proxy says how it is, if it is to be asked.
+    pub fn kube_proxy_healthz(&self) -> Option<SocketAddr> {
+        self.kube_proxy_healthz.0
+    }
+
     /// The name of the Node that this speaker runs on.
     ///
     /// # Errors
@@ -80,6 +94,15 @@ impl Options {
 fn default_listen() -> SocketAddr {
     // Both families: kubelets probe a pod at its first address, which may be of either.
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, ports::SPEAKER_HTTP))
+}
+
+fn address_or_none(text: &str) -> Result<AddressOrNone, String> {
+    if text == "none" {
+        return Ok(AddressOrNone(None));
+    }
+    let address =
+        text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:10256, or none")?;
+    Ok(AddressOrNone(Some(address)))
 }
 
 /// A duration between 10 ms and 10 s, such as `100ms` or `1s`.
@@ -107,6 +130,7 @@ mod tests {
         assert_eq!(options.heartbeat_interval, Duration::from_millis(100));
         assert_eq!(options.detect_multiplier.get(), 3);
         assert!(options.interfaces.is_empty());
+        assert_eq!(options.kube_proxy_healthz().unwrap().to_string(), "127.0.0.1:10256");
     }
 
     #[test]
@@ -133,6 +157,8 @@ mod tests {
         let options = options(&["--interfaces", "eth0,bond*", "--heartbeat-interval", "1s"]).unwrap();
         assert_eq!(options.interfaces, ["eth0", "bond*"]);
         assert_eq!(options.heartbeat_interval, Duration::from_secs(1));
+        assert_eq!(self::options(&["--kube-proxy-healthz", "none"]).unwrap().kube_proxy_healthz(), None);
+        assert!(self::options(&["--kube-proxy-healthz", "localhost"]).is_err());
         for wrong in ["1", "1ms", "-1s", "1h"] {
             assert!(self::options(&["--heartbeat-interval", wrong]).is_err(), "{wrong}");
         }

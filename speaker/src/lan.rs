@@ -174,6 +174,9 @@ pub struct Vip {
     pub fallback: Fallback,
     /// The highest term that the object's status tells of; zero where nobody ever announced.
     pub last_term: u64,
+    /// The ports at which kube-proxy tells whether the Services behind it have endpoints on this node
+    /// (`spec.healthCheckNodePort`), where they serve with local endpoints only.
+    pub health_checks: Vec<u16>,
     /// Whether anybody announced it before. If not, the LAN is probed for a duplicate first.
     pub announced_before: bool,
 }

@@ -50,6 +50,8 @@ pub enum Event<'a> {
     Heard {
         /// The link.
         link: LinkIndex,
+        /// When it came. It may have waited for this process to be run.
+        at: Instant,
         /// The peer.
         node: &'a NodeName,
         /// The number that its process drew when it started.
@@ -59,10 +61,10 @@ pub enum Event<'a> {
         /// When the next is to be expected from now on, if it told.
         timing: Option<Timing>,
     },
-    /// A frame of any other station came in on a link.
-    Station(LinkIndex),
-    /// The kernel of a peer answered for the node's own address.
-    Answered(LinkIndex, &'a NodeName),
+    /// A frame of any other station came in on a link, when.
+    Station(LinkIndex, Instant),
+    /// The kernel of a peer answered for the node's own address, when.
+    Answered(LinkIndex, Instant, &'a NodeName),
     /// The kernel of a peer says that nobody listens there: its process is gone.
     Ended(LinkIndex, &'a NodeName),
     /// A witness heard a peer, so long ago.
@@ -164,6 +166,8 @@ pub struct Liveness {
     links: BTreeMap<LinkIndex, LinkState>,
     sessions: BTreeMap<(LinkIndex, NodeName), Session>,
     processes: BTreeMap<NodeName, Process>,
+    /// When a former process of this node heard these peers.
+    inherited: BTreeMap<(LinkIndex, NodeName), Instant>,
     /// Never later than the true next deadline.
     deadline: Option<Instant>,
 }
@@ -171,24 +175,32 @@ pub struct Liveness {
 impl Liveness {
     /// Watches nobody yet.
     pub fn new(timing: Timing) -> Self {
-        let (links, sessions, processes) = Default::default();
-        Self { timing, links, sessions, processes, deadline: None }
+        let (links, sessions, processes, inherited) = Default::default();
+        Self { timing, links, sessions, processes, inherited, deadline: None }
     }
 
     /// Takes an event in and pushes what follows from it.
     pub fn handle(&mut self, now: Instant, event: Event<'_>, out: &mut Vec<Action>) {
         match event {
             Event::Watch(wanted) => self.watch(now, wanted, out),
-            Event::Heard { link, node, instance, isolated, timing } => {
-                self.heard(now, link, node, (instance, isolated, timing), out);
+            Event::Heard { link, at, node, instance, isolated, timing } => {
+                self.heard(now, (link, at, node), (instance, isolated, timing), out);
             }
-            Event::Station(link) => self.station(now, link, out),
-            Event::Answered(link, node) => self.answered(now, link, node),
+            Event::Station(link, at) => self.station(now, link, at, out),
+            Event::Answered(link, at, node) => self.answered(link, at, node),
             Event::Ended(link, node) => self.ended(now, link, node, out),
             Event::Vouched { link, node, ago } => self.vouched(now, link, node, ago, out),
             Event::Goodbye { node, instance } => self.goodbye(node, instance, out),
             Event::Gap { long } => self.gap(now, long, out),
             Event::Deadline => self.due(now, out),
+        }
+    }
+
+    /// A former process of this node heard a peer at that time. It counts as heard as soon as it is watched.
+    pub fn inherit(&mut self, link: LinkIndex, node: &NodeName, heard: Instant, instance: Option<u64>) {
+        self.inherited.insert((link, node.clone()), heard);
+        if instance.is_some() {
+            self.processes.entry(node.clone()).or_default().instance = instance;
         }
     }
 
@@ -276,9 +288,10 @@ impl Liveness {
         for (link, nodes) in wanted {
             let is_new = !self.links.contains_key(link);
             let was_empty = !self.sessions.keys().any(|(on, _)| on == link);
+            // Where nobody else may announce there is nothing to listen for, and a former process has listened.
+            let is_settled = nodes.is_empty() || self.inherited.keys().any(|(on, _)| on == link);
             let state = self.links.entry(*link).or_insert_with(|| LinkState {
-                // Where nobody else may announce there is nothing to listen for.
-                settled_at: if nodes.is_empty() { now } else { now + settling },
+                settled_at: if is_settled { now } else { now + settling },
                 next_ask: now,
                 speaker_heard: now,
                 has_grace: false,
@@ -293,11 +306,16 @@ impl Liveness {
                 state.isolated_since = None;
             }
             for node in nodes {
-                self.sessions.entry((*link, node.clone())).or_insert_with(|| Session {
-                    verdict: Verdict::NeverHeard,
+                let key = (*link, node.clone());
+                let inherited = self.inherited.remove(&key);
+                if inherited.is_some() {
+                    out.push(Action::Alive(*link, node.clone()));
+                }
+                self.sessions.entry(key).or_insert_with(|| Session {
+                    verdict: inherited.map_or(Verdict::NeverHeard, |_| Verdict::Alive),
                     timing: self.timing,
-                    heard: now,
-                    truly_heard: None,
+                    heard: inherited.unwrap_or(now),
+                    truly_heard: inherited,
                     has_grace: false,
                     isolated_since: None,
                     has_ended: false,
@@ -313,8 +331,7 @@ impl Liveness {
     fn heard(
         &mut self,
         now: Instant,
-        link: LinkIndex,
-        node: &NodeName,
+        (link, at, node): (LinkIndex, Instant, &NodeName),
         (instance, isolated, timing): (u64, bool, Option<Timing>),
         out: &mut Vec<Action>,
     ) {
@@ -330,9 +347,21 @@ impl Liveness {
             }
         }
         let Some(session) = self.sessions.get_mut(&(link, node.clone())) else { return };
-        (session.heard, session.truly_heard, session.has_grace) = (now, Some(now), false);
-        (session.verification, session.has_ended, session.death) = (None, false, None);
+        let late = session.timing.late();
+        // What waited for this process to be run says how things were, not how they are.
+        let is_past = at + late <= now;
+        if is_past && matches!(session.verdict, Verdict::Dead | Verdict::Left) {
+            return;
+        }
+        session.truly_heard = session.truly_heard.max(Some(at));
         session.timing = timing.unwrap_or(session.timing);
+        if is_past {
+            session.heard = session.heard.max(at);
+        } else {
+            // Whatever grace there was is used up.
+            (session.heard, session.has_grace) = (at, false);
+            (session.verification, session.has_ended, session.death) = (None, false, None);
+        }
         if isolated {
             session.isolated_since.get_or_insert(now);
         } else {
@@ -348,8 +377,10 @@ impl Liveness {
             (Verdict::Alive | Verdict::Deaf, _) if former == verdict => {}
             _ => out.push(Action::Alive(link, node.clone())),
         }
-        let late = session.timing.late();
-        self.wake_by(now + late);
+        self.wake_by(at + late);
+        if is_past {
+            return;
+        }
         self.look_at_verifications(now, link);
         let doubt = self.doubt();
         let Some(state) = self.links.get_mut(&link) else { return };
@@ -358,7 +389,7 @@ impl Liveness {
         }
         let was_alone =
             state.speaker_heard + self.timing.detection() <= now || state.isolated_since.is_some();
-        (state.speaker_heard, state.has_grace) = (now, false);
+        (state.speaker_heard, state.has_grace) = (state.speaker_heard.max(at), false);
         state.isolated_since = None;
         if was_alone {
             // Let the peers know at once that this node hears again, and what it has to say.
@@ -368,13 +399,17 @@ impl Liveness {
         }
     }
 
-    fn station(&mut self, now: Instant, link: LinkIndex, out: &mut Vec<Action>) {
-        let doubt = self.doubt();
+    fn station(&mut self, now: Instant, link: LinkIndex, at: Instant, out: &mut Vec<Action>) {
+        let (doubt, detection) = (self.doubt(), self.timing.detection());
         let Some(state) = self.links.get_mut(&link) else { return };
-        if state.heard() + doubt <= now {
+        let was_in_doubt = state.heard() + doubt <= now;
+        state.station_heard = state.station_heard.max(Some(at));
+        if at + detection <= now {
+            return;
+        }
+        if was_in_doubt {
             out.push(Action::Touched(link));
         }
-        state.station_heard = Some(now);
         let was_isolated = state.isolated_since.is_some();
         self.look_at_verifications(now, link);
         let Some(state) = self.links.get_mut(&link).filter(|_| was_isolated) else { return };
@@ -388,10 +423,10 @@ impl Liveness {
         }
     }
 
-    fn answered(&mut self, now: Instant, link: LinkIndex, node: &NodeName) {
+    fn answered(&mut self, link: LinkIndex, at: Instant, node: &NodeName) {
         let session = self.sessions.get_mut(&(link, node.clone()));
         if let Some(verification) = session.and_then(|session| session.verification.as_mut()) {
-            verification.answered(now);
+            verification.answered(at);
         }
     }
 

@@ -1,25 +1,15 @@
 //! What the speaker counts, under `/metrics`.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, NoLabelSet,
-};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::bfd::discard::Discard;
-use crate::mind::counters::Counters;
-use crate::mind::failovers::BOUNDS;
-use crate::seal::SealError;
+mod mind;
+
+pub use mind::MindCounters;
 
 /// Everything that the drivers count. Clones count together.
 #[derive(Clone, Debug, Default)]
@@ -27,8 +17,6 @@ pub struct Metrics {
     /// Whether this node answers for an address: 1, or absent. Summed over the nodes, 0 is a void and
     /// more than 1 is a split.
     pub announced: Family<AddressLabels, Gauge>,
-    /// How often this node began to answer for an address.
-    pub takeovers: Counter,
     /// How often it ceased to, by reason.
     pub withdrawals: Family<ReasonLabels, Counter>,
     /// Addresses that it refuses at the moment, by reason.
@@ -181,7 +169,6 @@ impl Metrics {
         add("build", "The version that runs", Box::new(Info::new([("version", env!("CARGO_PKG_VERSION"))])));
         let Self {
             announced,
-            takeovers,
             withdrawals,
             refused,
             conflicts,
@@ -198,7 +185,6 @@ impl Metrics {
             mind,
         } = metrics.clone();
         add("announced", "Addresses that this node answers for", Box::new(announced));
-        add("takeovers", "Times this node began to answer for an address", Box::new(takeovers));
         add(
             "withdrawals",
             "Times this node ceased to answer for an address, by reason",
@@ -239,104 +225,6 @@ impl Metrics {
     }
 }
 
-/// What the mind counts, as of its last turn but a second.
-#[derive(Clone, Debug, Default)]
-pub struct MindCounters(Arc<Mutex<Counters>>);
-
-impl MindCounters {
-    /// Takes the latest counts. Never waits: if they are being read, the next call brings them.
-    pub fn publish(&self, counters: &Counters) {
-        if let Ok(mut last) = self.0.try_lock() {
-            last.clone_from(counters);
-        }
-    }
-}
-
-impl Collector for MindCounters {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let now = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut plain = |name: &str, help: &str, count: u64| {
-            let metric = ConstCounter::new(count);
-            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
-        };
-        plain("frames_received", "Frames of ARP and neighbour discovery that came in", now.frames_received)?;
-        plain("answers", "Answers to ARP requests and neighbour solicitations", now.answers_sent)?;
-        plain("datagrams_received", "Datagrams from other speakers that came in", now.datagrams_received)?;
-        plain("datagrams_sent", "Datagrams to other speakers", now.datagrams_sent)?;
-        plain(
-            "verification_probes",
-            "Questions to the kernels of peers whose heartbeat was late",
-            now.verification_probes,
-        )?;
-        plain(
-            "witnesses_asked",
-            "Questions to peers whether they hear another one whose heartbeat was late",
-            now.witnesses_asked,
-        )?;
-        plain("queries", "Questions to a peer because something it said was missed", now.queries_sent)?;
-        plain("sessions_came_up", "Times that a BFD session with a peer came up", now.sessions_came_up)?;
-        plain(
-            "sessions_went_down",
-            "Times that a BFD session with a peer went down",
-            now.sessions_went_down,
-        )?;
-        plain("gaps", "Times that this process was not run for longer than the detection time", now.gaps)?;
-        let pace = ConstGauge::new(now.heartbeat_interval.as_secs_f64());
-        let help =
-            "The interval at which each peer is sent a heartbeat; more than was asked for with many peers";
-        let name = "heartbeat_interval_seconds";
-        pace.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
-        let mut steps = encoder.encode_descriptor(
-            "failover_seconds",
-            "From the last heartbeat of a node that was found dead to each step of taking an address over from it",
-            None,
-            MetricType::Histogram,
-        )?;
-        for (step, histogram) in now.failovers.steps() {
-            let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
-            let buckets: Vec<_> = bounds.zip(histogram.buckets).collect();
-            let (sum, count) = (histogram.sum.as_secs_f64(), histogram.count());
-            let labels = [("step", step)];
-            let mut family = steps.encode_family(&labels)?;
-            family.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
-        }
-        let mut by_reason = |name: &str, help: &str, counts: &[(&str, u64)]| {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            counts.iter().try_for_each(|(reason, count)| {
-                ConstCounter::new(*count).encode(family.encode_family(&[("reason", *reason)])?)
-            })
-        };
-        let frames = [
-            ("Own", now.frames_own),
-            ("NotForUs", now.frames_not_for_us),
-            ("Truncated", now.frames_truncated),
-            ("OtherProtocol", now.frames_other_protocol),
-            ("BadChecksum", now.frames_bad_checksum),
-            ("Routed", now.frames_routed),
-            ("Invalid", now.frames_invalid),
-        ];
-        by_reason("frames_ignored", "Frames that were not looked into, by reason", &frames)?;
-        let datagrams = [
-            ("Routed", now.datagrams_routed),
-            ("UnknownSender", now.datagrams_unknown_sender),
-            ("Invalid", now.datagrams_invalid),
-            ("Stale", now.datagrams_stale),
-        ];
-        by_reason("datagrams_ignored", "Datagrams that were not believed, by reason", &datagrams)?;
-        let mut heartbeats = Discard::ALL
-            .map(|discard| (discard.label(), count(&now.heartbeats_discarded, &discard)))
-            .to_vec();
-        heartbeats.push(("Unproven", now.heartbeats_unproven));
-        by_reason("heartbeats_ignored", "Heartbeats that were not believed, by reason", &heartbeats)?;
-        let seals = SealError::ALL.map(|error| (error.label(), count(&now.seals_refused, &error)));
-        by_reason("messages_ignored", "Messages whose seal was not believed, by reason", &seals)
-    }
-}
-
-fn count<K: Eq + Hash>(counts: &HashMap<K, u64>, key: &K) -> u64 {
-    counts.get(key).copied().unwrap_or_default()
-}
-
 /// Lets metrics of different types pass through one closure.
 trait Register {
     fn register(self: Box<Self>, registry: &mut Registry, name: &str, help: &str);
@@ -350,14 +238,18 @@ impl<M: prometheus_client::registry::Metric> Register for M {
 
 #[cfg(test)]
 mod tests {
-    use crate::mind::failovers::Failovers;
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use crate::bfd::discard::Discard;
+    use crate::mind::counters::Counters;
+    use crate::mind::failovers::{BOUNDS, Failovers};
 
     use super::*;
 
     #[test]
     fn what_is_counted_is_printed() {
         let (metrics, registry) = Metrics::new();
-        metrics.takeovers.inc();
         let labels = AddressLabels { address: "192.168.10.50".into(), interface: "eth0".into() };
         metrics.announced.get_or_create(&labels).set(1);
         metrics.count_traffic(Traffic::Frame, TrafficResult::Sent);
@@ -369,6 +261,7 @@ mod tests {
         failovers.claimed.sum = Duration::from_millis(9310);
         metrics.mind.publish(&Counters {
             answers_sent: 3,
+            takeovers: 1,
             datagrams_stale: 2,
             heartbeats_discarded: HashMap::from([(wrong, 4)]),
             heartbeat_interval: Duration::from_millis(200),

@@ -27,14 +27,16 @@ mod hearing;
 pub mod hush;
 pub mod rng;
 mod speaking;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod words;
 
 use counters::Counters;
 use exchange::Exchange;
-pub use explain::{Explanation, Gate, Owner};
+pub use explain::{Explanation, Gate, Owner, Ranked};
 use facts::Facts;
+use hearing::Letter;
 use hush::Hush;
 use rng::Rng;
 pub use words::{Action, Event, Refusal, Report, Withdrawal};
@@ -89,6 +91,12 @@ pub struct Mind {
     counters: Counters,
     /// The time of the last event; deadlines are never before it.
     seen: Option<Instant>,
+    /// Until then this process was not run.
+    gap_until: Option<Instant>,
+    /// A former process of this node knew what its peers say, and this one is to ask them.
+    has_questions: bool,
+    /// Another process of this node goes on.
+    has_ceded: bool,
 }
 
 impl Mind {
@@ -115,11 +123,17 @@ impl Mind {
             reported: HashMap::new(),
             counters: Counters::default(),
             seen: None,
+            gap_until: None,
+            has_questions: false,
+            has_ceded: false,
         }
     }
 
     /// Takes an event in at the time `now` and pushes what is to be done.
     pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
+        if self.has_ceded {
+            return;
+        }
         self.notice_gap(now, out);
         self.seen = Some(now);
         match event {
@@ -142,17 +156,29 @@ impl Mind {
             Event::Vips(vips) => self.own(now, ownership::Event::Vips(vips), out),
             Event::Vip(vip) => self.own(now, ownership::Event::Vip(vip), out),
             Event::VipGone(address) => self.own(now, ownership::Event::Gone(address), out),
-            Event::Frame { link, frame } => self.announce(now, announcing::Event::Frame(link, &frame), out),
-            Event::Datagram { link, from, ttl, payload } => {
-                self.datagram(now, link, from, ttl, &payload, out)
+            Event::Frame { link, at, frame } => {
+                let is_stale = self.gap_until.is_some_and(|until| at < until);
+                let frame = announcing::Heard { link, at: at.min(now), is_stale, frame: &frame };
+                self.announce(now, announcing::Event::Frame(frame), out);
+            }
+            Event::Datagram { link, at, from, ttl, payload } => {
+                let letter = Letter { link, at: at.min(now), from, ttl, payload: &payload };
+                self.datagram(now, letter, out);
             }
             Event::NobodyListens { link, to } => {
                 if let Some(node) = self.facts.peer_at(link, to).cloned() {
                     self.watch(now, liveness::Event::Ended(link, &node), out);
                 }
             }
+            Event::Gates(gates) => self.own(now, ownership::Event::Gates(gates), out),
+            Event::Unfit(ports) => self.own(now, ownership::Event::Unfit(ports), out),
             Event::Keys(keys) => self.set_keys(now, keys, out),
             Event::Deadline => self.deadline(now, out),
+            Event::Inherit(left) => self.inherit(now, *left, out),
+            Event::Cede => {
+                let left = self.leave_behind(now);
+                return out.push(Action::Ceded(Box::new(left)));
+            }
             Event::Leave => self.own(now, ownership::Event::Leave, out),
         }
         self.settle(now, out);
@@ -160,6 +186,9 @@ impl Mind {
 
     /// When it wants to be told [`Event::Deadline`]. It may have passed already.
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.has_ceded {
+            return None;
+        }
         [
             self.sessions.next_deadline(),
             self.liveness.next_deadline(),
@@ -196,6 +225,7 @@ impl Mind {
             self.counters.gaps += 1;
         }
         if late >= LATE {
+            self.gap_until = Some(now);
             let long = late >= self.detection;
             if long {
                 self.hush.drain(now);
@@ -219,6 +249,7 @@ impl Mind {
             self.sessions.follow(now, &wanted, &mut outcomes);
             self.counters.heartbeat_interval = self.sessions.pace();
             self.beat(outcomes, out);
+            self.ask_what_was_known(out);
         }
         self.exchange.retain(|node| self.facts.has_peer(node));
         self.windows.retain(|node| self.facts.has_peer(node));

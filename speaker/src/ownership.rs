@@ -12,31 +12,40 @@
 //! a connected LAN at most one answers, save a bounded handover; the order of [`claim`]s and the
 //! [`hush`](crate::mind::hush) after a time alone see to it. The pretend world in `tests/sim` checks both.
 
+use std::collections::hash_map::Entry as Entered;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::lan::{LinkIndex, MacAddr, NodeName, Vip};
-use crate::liveness::{Death, Liveness, Timing};
-use crate::mind::Report;
-use crate::mind::facts::Facts;
-use crate::mind::hush::Hush;
+use crate::lan::{MacAddr, NodeName, Vip};
+use crate::liveness::Timing;
 use crate::wire::speech::{Body, Header};
 
 pub mod books;
 pub mod claim;
+mod disputes;
+pub mod gates;
+mod inherit;
 mod keep;
+pub mod knowledge;
 mod lan;
 mod record;
 mod standing;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod witness;
+mod words;
 
 use books::{Heard, OwnBook, PeerBooks};
 use claim::Statement;
+use disputes::Disputes;
+use gates::Gates;
+use inherit::Inherited;
+use knowledge::Knowledge;
 use record::Record;
 use standing::Desk;
+pub use words::{Action, Around, Event, Sight};
 
 /// An address whose object is gone although it was claimed is looked after for as long: somebody deleted
 /// it by mistake, and the controller makes it again.
@@ -48,86 +57,6 @@ const BEHIND: Duration = Duration::from_secs(2);
 /// A node that hears nobody claims only after as long.
 const ISOLATED_WAIT: Duration = Duration::from_secs(1);
 
-/// What the decisions are made from, beside the books.
-#[derive(Clone, Copy, Debug)]
-pub struct Around<'a> {
-    /// The node and its surroundings.
-    pub facts: &'a Facts,
-    /// Who is alive.
-    pub liveness: &'a Liveness,
-    /// Which links are hushed.
-    pub hush: &'a Hush,
-}
-
-/// A frame in which a speaker says that it has an address.
-#[derive(Clone, Copy, Debug)]
-pub struct Sight<'a> {
-    /// The address.
-    pub address: IpAddr,
-    /// The speaker's node.
-    pub node: &'a NodeName,
-    /// The hardware address that it told.
-    pub mac: MacAddr,
-    /// It told everybody, unasked.
-    pub gratuitous: bool,
-}
-
-/// What happens to ownership.
-#[derive(Clone, Debug)]
-pub enum Event<'a> {
-    /// All addresses.
-    Vips(Vec<Vip>),
-    /// One address is new or changed.
-    Vip(Vip),
-    /// An address's object is gone.
-    Gone(IpAddr),
-    /// Facts, liveness or hush changed.
-    Around,
-    /// A peer that is alive said something.
-    Said(&'a NodeName, &'a Header, &'a Body),
-    /// All that a peer said is void: it left.
-    Void(&'a NodeName),
-    /// Probes for an address went unanswered.
-    ProbeClear(IpAddr),
-    /// A station uses the address that was probed for.
-    ProbeConflict(IpAddr, MacAddr),
-    /// A speaker says on the LAN that it has an address.
-    SpeakerHas(Sight<'a>),
-    /// This speaker is to leave.
-    Leave,
-    /// The time that `next_deadline` named has come.
-    Deadline,
-}
-
-/// What ownership wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Announce the address on exactly these links.
-    Announce(IpAddr, Vec<LinkIndex>),
-    /// Announce it, or probe for it, no more.
-    Withdraw(IpAddr),
-    /// Find out whether a station uses the address.
-    Probe(IpAddr, Vec<LinkIndex>),
-    /// Ask the LAN once who answers for it.
-    Ask(IpAddr, Vec<LinkIndex>),
-    /// Tell the neighbours again, since another node announced it wrongly.
-    Correct(IpAddr),
-    /// Listen for solicitations on exactly these links.
-    Listen(IpAddr, Vec<LinkIndex>),
-    /// Tell all peers what is now said of these addresses.
-    Tell(Vec<IpAddr>),
-    /// Tell one peer everything.
-    TellAll(NodeName),
-    /// Ask a peer for everything.
-    Query(NodeName),
-    /// Tell the world.
-    Report(Report),
-    /// An address was claimed because the node that announced it was found dead like this.
-    FailedOver(Death),
-    /// Everything is handed over.
-    Left,
-}
-
 /// The machine; see the module.
 #[derive(Clone, Debug)]
 pub struct Ownership {
@@ -135,6 +64,11 @@ pub struct Ownership {
     records: HashMap<IpAddr, Record>,
     own: OwnBook,
     peers: PeerBooks,
+    knowledge: Knowledge,
+    disputes: Disputes,
+    gates: Gates,
+    unfit: BTreeSet<u16>,
+    inherited: Inherited,
     timers: BTreeSet<(Instant, IpAddr)>,
     undecided: BTreeSet<IpAddr>,
     leaving_since: Option<Instant>,
@@ -149,6 +83,11 @@ impl Ownership {
             records: HashMap::new(),
             own: OwnBook::default(),
             peers: PeerBooks::default(),
+            knowledge: Knowledge::default(),
+            disputes: Disputes::default(),
+            gates: Gates::default(),
+            unfit: BTreeSet::new(),
+            inherited: Inherited::default(),
             timers: BTreeSet::new(),
             undecided: BTreeSet::new(),
             leaving_since: None,
@@ -160,25 +99,39 @@ impl Ownership {
     pub fn handle(&mut self, now: Instant, around: Around<'_>, event: Event<'_>, out: &mut Vec<Action>) {
         match event {
             Event::Vips(vips) => self.list(now, vips),
-            Event::Vip(vip) => self.upsert(vip),
+            Event::Vip(vip) => self.upsert(now, vip),
             Event::Gone(address) => self.gone(now, address),
             Event::Around => {
                 self.peers.retain(|node| around.facts.has_peer(node));
+                self.knowledge.retain(|node| around.facts.has_peer(node));
                 self.undecided.extend(self.records.keys());
             }
             Event::Said(node, header, body) => self.said(now, around, node, header, body, out),
+            Event::Gates(gates) => {
+                if std::mem::replace(&mut self.gates, gates) != gates {
+                    self.undecided.extend(self.records.keys());
+                }
+            }
+            Event::Unfit(ports) => {
+                let changed = ports.symmetric_difference(&self.unfit).copied().collect();
+                let is_concerned = |record: &&Record| record.has_any_check(&changed);
+                self.undecided.extend(self.records.values().filter(is_concerned).map(Record::address));
+                self.unfit = ports;
+            }
             Event::Void(node) => {
+                self.knowledge.forget(node);
                 self.undecided.extend(self.peers.forget(node));
                 self.undecide_waiting();
             }
             Event::ProbeClear(address) => self.probe_clear(address, out),
             Event::ProbeConflict(address, mac) => self.probe_conflict(now, address, mac, out),
             Event::SpeakerHas(sight) => self.speaker_has(now, around, &sight, out),
+            Event::Inherit(holdings, sequence) => self.inherit(now, holdings, sequence),
             Event::Leave => {
                 self.leaving_since.get_or_insert(now);
                 self.undecided.extend(self.records.keys());
             }
-            Event::Deadline => self.wake(now, out),
+            Event::Deadline => self.wake(now, around, out),
         }
         if around.facts.are_complete() {
             self.decide(now, around, out);
@@ -192,7 +145,13 @@ impl Ownership {
     /// When it wants to be woken.
     pub fn next_deadline(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        [timer, self.peers.next_deadline()].into_iter().flatten().min()
+        let others = [
+            self.peers.next_deadline(),
+            self.knowledge.next_deadline(),
+            self.disputes.next_deadline(),
+            self.inherited.next_deadline(),
+        ];
+        others.into_iter().chain([timer]).flatten().min()
     }
 
     /// What this speaker says.
@@ -203,6 +162,16 @@ impl Ownership {
     /// What the peers said.
     pub fn peer_books(&self) -> &PeerBooks {
         &self.peers
+    }
+
+    /// Which addresses are known of, here and elsewhere.
+    pub fn knowledge(&self) -> &Knowledge {
+        &self.knowledge
+    }
+
+    /// What this node lacks.
+    pub fn gates(&self) -> Gates {
+        self.gates
     }
 
     /// Whether this speaker is about to leave.
@@ -230,23 +199,30 @@ impl Ownership {
             self.gone(now, address);
         }
         for vip in vips {
-            self.upsert(vip);
+            self.upsert(now, vip);
         }
     }
 
-    fn upsert(&mut self, vip: Vip) {
-        self.undecided.insert(vip.address);
-        match self.records.get_mut(&vip.address) {
-            Some(record) => record.update(vip),
-            None => {
-                self.records.insert(vip.address, Record::new(vip));
+    fn upsert(&mut self, now: Instant, vip: Vip) {
+        let address = vip.address;
+        self.undecided.insert(address);
+        let was = self.records.get(&address).and_then(Record::known_epoch);
+        let record = match self.records.entry(address) {
+            Entered::Occupied(known) => {
+                let record = known.into_mut();
+                record.update(vip);
+                record
             }
-        }
+            Entered::Vacant(place) => place.insert(Record::new(vip)),
+        };
+        self.knowledge.change(now, address, was, record.known_epoch());
     }
 
     fn gone(&mut self, now: Instant, address: IpAddr) {
         if let Some(record) = self.records.get_mut(&address) {
+            let was = record.known_epoch();
             record.gone_since.get_or_insert(now);
+            self.knowledge.change(now, address, was, None);
             self.undecided.insert(address);
         }
     }
@@ -260,7 +236,7 @@ impl Ownership {
         body: &Body,
         out: &mut Vec<Action>,
     ) {
-        let Heard { changed, leaving_changed, step_changed, query, answer } =
+        let Heard { changed, standing_changed, step_changed, query, answer } =
             self.peers.hear(now, node, header, body);
         if answer {
             out.push(Action::TellAll(node.clone()));
@@ -268,10 +244,24 @@ impl Ownership {
         if query {
             out.push(Action::Query(node.clone()));
         }
-        if leaving_changed {
+        if standing_changed {
             self.undecided.extend(self.records.keys());
         } else if step_changed {
             self.undecide_waiting();
+        }
+        self.knowledge.hear(now, node, header.knowledge);
+        match body {
+            Body::DoYouKnow => out.push(Action::TellKnowledge(node.clone())),
+            Body::Know(buckets) => {
+                self.knowledge.told(now, node, buckets);
+                self.undecide_waiting();
+            }
+            Body::WhoHas(addresses) => self.testify(around, node, addresses, out),
+            Body::Claimed(witnessed) => self.hear_witness(now, around, witnessed),
+            _ => {}
+        }
+        for address in changed.iter().filter(|address| self.peers.claims(**address).nth(1).is_some()) {
+            self.disputes.note(now, *address, around.facts.place());
         }
         // A claim against one of ours that does not go before it: let the neighbours and the peer know.
         let is_contest = |own: &OwnBook, address: &IpAddr| {
@@ -294,8 +284,11 @@ impl Ownership {
         self.undecided.extend(waiting.map(|(address, _)| *address));
     }
 
-    fn wake(&mut self, now: Instant, out: &mut Vec<Action>) {
+    fn wake(&mut self, now: Instant, around: Around<'_>, out: &mut Vec<Action>) {
         out.extend(self.peers.overdue(now).into_iter().map(Action::Query));
+        out.extend(self.knowledge.overdue(now).map(Action::AskKnowledge));
+        self.settle_disputes(now, around, out);
+        self.forget_inherited(now, out);
         while let Some((at, address)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, address));
             self.undecided.insert(address);
@@ -306,19 +299,25 @@ impl Ownership {
     fn decide(&mut self, now: Instant, around: Around<'_>, out: &mut Vec<Action>) {
         let mut told = Vec::new();
         let mut lans = BTreeMap::new();
+        let mut who_has = Vec::new();
         for address in std::mem::take(&mut self.undecided) {
             let Some(record) = self.records.get_mut(&address) else { continue };
             if let Some(wake) = record.wake.take() {
                 self.timers.remove(&(wake, address));
             }
+            self.inherited.resume(record, out);
             let mut desk = Desk {
                 now,
                 around,
                 books: &self.peers,
+                knowledge: &self.knowledge,
+                gates: self.gates,
+                unfit: &self.unfit,
                 timing: self.timing,
                 leaving_since: self.leaving_since,
                 lans: &mut lans,
                 out,
+                who_has: &mut who_has,
             };
             let (statement, forget) = desk.decide(record);
             if let Some(wake) = record.wake {
@@ -333,6 +332,9 @@ impl Ownership {
         }
         if !told.is_empty() {
             out.push(Action::Tell(told));
+        }
+        if !who_has.is_empty() {
+            out.push(Action::AskWhoHas(who_has));
         }
     }
 
@@ -352,9 +354,19 @@ impl Ownership {
 
     fn speaker_has(&mut self, now: Instant, around: Around<'_>, sight: &Sight<'_>, out: &mut Vec<Action>) {
         let Some(record) = self.records.get_mut(&sight.address) else { return };
-        let (books, timing, leaving_since) = (&self.peers, self.timing, self.leaving_since);
-        let lans = &mut BTreeMap::new();
-        let mut desk = Desk { now, around, books, timing, leaving_since, lans, out };
+        let mut desk = Desk {
+            now,
+            around,
+            books: &self.peers,
+            knowledge: &self.knowledge,
+            gates: self.gates,
+            unfit: &self.unfit,
+            timing: self.timing,
+            leaving_since: self.leaving_since,
+            lans: &mut BTreeMap::new(),
+            out,
+            who_has: &mut Vec::new(),
+        };
         desk.seen_on_lan(record, sight);
         self.undecided.insert(sight.address);
     }

@@ -135,6 +135,16 @@ impl Sealer {
         Self { keys: None, next: first }
     }
 
+    /// The counter of the next seal.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Goes on where a former process of this node stopped.
+    pub fn resume(&mut self, next: u64) {
+        self.next = next;
+    }
+
     /// Uses these keys from now on, or none. The counter goes on.
     pub fn set_keys(&mut self, keys: Option<Arc<Keyring>>) {
         self.keys = keys;

@@ -7,7 +7,7 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
@@ -21,6 +21,8 @@ use landfall_speaker::mind::{Config, Event, Mind, Report};
 use landfall_speaker::sys::datagram::DatagramSocket;
 use landfall_speaker::sys::groups::Groups;
 use landfall_speaker::sys::packet::{PacketSocket, Receives};
+use landfall_speaker::wire::arp::{ArpRepr, Operation};
+use landfall_speaker::wire::ethernet::Frame;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
 use rtnetlink::{LinkVeth, RouteMessageBuilder};
 use tokio::sync::{mpsc, watch};
@@ -89,6 +91,7 @@ fn vip(address: &str) -> Vip {
         candidates: vec!["n1".into()],
         interfaces: Vec::new(),
         fallback: Fallback::None,
+        health_checks: Vec::new(),
         last_term: 1,
         announced_before: true,
     }
@@ -101,7 +104,19 @@ async fn speaker(wire: &Wire) -> (LanThread, mpsc::Receiver<FromLan>) {
     let mind = Mind::new(Config::new("n1".into(), 1));
     let (lan, reports) = LanThread::start(mind, PORT, metrics).unwrap();
     lan.send(Event::Links(vec![wire.our_link()])).await.unwrap();
+    lan.begin(None).await.unwrap();
     lan.send(Event::Peers(Vec::new())).await.unwrap();
+    (lan, reports)
+}
+
+/// Starts another process of the same node beside it, which knows all that there is to know.
+async fn successor(wire: &Wire, vips: Vec<Vip>) -> (LanThread, mpsc::Receiver<FromLan>) {
+    wire.ours.enter();
+    let mind = Mind::new(Config::new("n1".into(), 2));
+    let (lan, reports) = LanThread::start(mind, PORT, Metrics::new().0).unwrap();
+    lan.send(Event::Peers(Vec::new())).await.unwrap();
+    lan.send(Event::Vips(vips)).await.unwrap();
+    lan.send(Event::Links(vec![wire.our_link()])).await.unwrap();
     (lan, reports)
 }
 
@@ -171,6 +186,65 @@ async fn a_client_that_knew_the_announcer_before_learns_of_a_takeover() {
     for address in addresses {
         wire.theirs.neighbour_becomes(address, OUR_MAC).await;
     }
+}
+
+#[tokio::test]
+async fn no_question_goes_unanswered_while_one_process_goes_on_in_the_place_of_another() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new().await;
+    let vips = vec![vip("192.168.10.50")];
+    let (first, mut reports) = speaker(&wire).await;
+    first.send(Event::Vips(vips.clone())).await.unwrap();
+    until(&mut reports, |said| announces(said, "192.168.10.50")).await;
+    let (next, mut next_reports) = successor(&wire, vips).await;
+    wire.theirs.enter();
+    let asker = PacketSocket::open(LinkIndex(wire.theirs.link), Receives::Arp).unwrap();
+    // Each question names another asker, so that each answer tells its question.
+    let question = |number: u16| ArpRepr {
+        operation: Operation::Request,
+        sha: OTHER_MAC,
+        spa: Ipv4Addr::from_bits(0xc0a8_0000 + 0x1_0000 + u32::from(number)),
+        tha: MacAddr::ZERO,
+        tpa: "192.168.10.50".parse().unwrap(),
+    };
+    let mut unanswered = BTreeSet::new();
+    let mut left = None;
+    let hear = |unanswered: &mut BTreeSet<Ipv4Addr>| {
+        let mut buffer = [0; 128];
+        while let Ok(Some(got)) = asker.receive(&mut buffer) {
+            if let Ok(answer) = Frame::new_checked(got.frame).and_then(|frame| ArpRepr::parse_frame(&frame)) {
+                unanswered.remove(&answer.tpa);
+            }
+        }
+    };
+    for number in 0..3000 {
+        let question = question(number);
+        unanswered.insert(question.spa);
+        asker.send(&question.emit_frame(MacAddr::BROADCAST)).unwrap();
+        tokio::time::sleep(Duration::from_micros(200)).await;
+        hear(&mut unanswered);
+        match number {
+            1000 => {
+                while reports.try_recv().is_ok() {}
+                next.drain().await.unwrap();
+                first.send(Event::Cede).await.unwrap();
+            }
+            1001.. if left.is_none() => {
+                if let Ok(FromLan::Ceded(inheritance)) = reports.try_recv() {
+                    left = Some(());
+                    next.begin(Some(inheritance)).await.unwrap();
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(left.is_some(), "the first one has left nothing");
+    until(&mut next_reports, |said| announces(said, "192.168.10.50")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    hear(&mut unanswered);
+    assert_eq!(unanswered, BTreeSet::new(), "questions without an answer");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
-use super::{Action, Announcing, frames, stations};
+use super::{Action, Announcing, Heard, frames, stations};
 use crate::lan::{LinkIndex, MacAddr};
 use crate::mind::counters::Counters;
 use crate::mind::facts::{Facts, Station};
@@ -18,6 +18,8 @@ struct Scene<'a> {
     now: Instant,
     facts: &'a Facts,
     link: LinkIndex,
+    /// It is too late to answer.
+    is_stale: bool,
     /// This node's hardware address there.
     own: MacAddr,
     /// The frame's source.
@@ -29,11 +31,11 @@ impl Announcing {
         &mut self,
         now: Instant,
         facts: &Facts,
-        link: LinkIndex,
-        bytes: &[u8],
+        heard: Heard<'_>,
         counters: &mut Counters,
         out: &mut Vec<Action>,
     ) {
+        let Heard { link, at, is_stale, frame: bytes } = heard;
         counters.frames_received += 1;
         let Some(own) = facts.link(link).map(|link| link.mac) else { return };
         let heard = Frame::new_checked(bytes).and_then(|frame| {
@@ -43,15 +45,15 @@ impl Announcing {
                 return Ok(());
             }
             if let Station::Speaker(node) = facts.station(source) {
-                out.push(Action::PeerSeen(link, node));
+                out.push(Action::PeerSeen(link, at, node));
             }
-            out.push(Action::Station(link));
+            out.push(Action::Station(link, at));
             if !destination.is_multicast() && destination != own {
                 // It is somebody else's, seen because the interface is promiscuous.
                 counters.frames_not_for_us += 1;
                 return Ok(());
             }
-            let scene = Scene { now, facts, link, own, from: source };
+            let scene = Scene { now, facts, link, is_stale, own, from: source };
             match frame.ether_type() {
                 ETHER_TYPE_ARP => {
                     self.hear_arp(scene, &ArpRepr::parse_frame(&frame)?, counters, out);
@@ -95,7 +97,7 @@ impl Announcing {
             self.somebody_has(scene, packet.spa.into(), asker, gratuitous, out);
         }
         let asks = packet.operation == Operation::Request && packet.spa != packet.tpa;
-        if asks && self.answers_on(link, target) {
+        if asks && self.answers_in(scene, target) {
             let answer = ArpRepr {
                 operation: Operation::Reply,
                 sha: own,
@@ -121,7 +123,7 @@ impl Announcing {
                 if facts.station(from) == Station::Foreign {
                     self.probe_answered(link, target.into(), from, out);
                 }
-                if self.answers_on(link, target.into()) {
+                if self.answers_in(scene, target.into()) {
                     counters.answers_sent += 1;
                     let answer = frames::advertisement(target, own, ALL_NODES, false);
                     out.push(Action::Send(link, answer.emit_frame(own, multicast_mac(ALL_NODES))));
@@ -133,7 +135,7 @@ impl Announcing {
                     self.stations.note(link, packet.source.into(), asker);
                 }
                 self.somebody_has(scene, packet.source.into(), asker, false, out);
-                if self.answers_on(link, target.into()) && !is_ours(packet.source, facts) {
+                if self.answers_in(scene, target.into()) && !is_ours(packet.source, facts) {
                     counters.answers_sent += 1;
                     let answer = frames::advertisement(target, own, packet.source, true);
                     out.push(Action::Send(link, answer.emit_frame(own, asker)));
@@ -146,8 +148,10 @@ impl Announcing {
         }
     }
 
-    fn answers_on(&self, link: LinkIndex, address: IpAddr) -> bool {
-        !self.hushed.contains(&link)
+    fn answers_in(&self, scene: Scene<'_>, address: IpAddr) -> bool {
+        let link = scene.link;
+        !scene.is_stale
+            && !self.hushed.contains(&link)
             && self.table.get(&address).is_some_and(|entry| entry.links.contains(&link))
     }
 

@@ -63,12 +63,17 @@ impl Story {
     fn tell(&mut self, event: Event<'_>) -> Vec<Action> {
         let mut out = Vec::new();
         self.announcing.handle(self.now, &self.facts, event, &mut self.counters, &mut out);
-        out.retain(|action| !matches!(action, Action::Station(LAN) | Action::PeerSeen(LAN, _)));
+        out.retain(|action| !matches!(action, Action::Station(LAN, _) | Action::PeerSeen(LAN, ..)));
         out
     }
 
     fn hear(&mut self, frame: &[u8]) -> Vec<Action> {
-        self.tell(Event::Frame(LAN, frame))
+        self.hear_on(LAN, frame)
+    }
+
+    fn hear_on(&mut self, link: LinkIndex, frame: &[u8]) -> Vec<Action> {
+        let (at, is_stale) = (self.now, false);
+        self.tell(Event::Frame(Heard { link, at, is_stale, frame }))
     }
 
     /// Lets time pass; when what was done.
@@ -191,7 +196,7 @@ fn what_is_not_asked_of_us_is_not_answered() {
         assert_eq!(sent(&story.hear(&frame)), [], "{why}");
     }
     let elsewhere = broadcast(request(CLIENT, CLIENT4, VIP4));
-    assert_eq!(story.tell(Event::Frame(LinkIndex(3), &elsewhere)), [], "another link");
+    assert_eq!(story.hear_on(LinkIndex(3), &elsewhere), [], "another link");
 }
 
 #[test]

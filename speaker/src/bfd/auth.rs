@@ -140,7 +140,19 @@ impl Authenticator {
         self.keys = keys;
     }
 
-    #[cfg(test)]
+    /// Goes on where a former process of this node stopped.
+    pub(super) fn resume(keys: Option<Arc<Keys>>, next_sequence: u32, replay: Replay) -> Self {
+        Self { keys, next_sequence, replay }
+    }
+
+    pub(super) fn keys(&self) -> Option<Arc<Keys>> {
+        self.keys.clone()
+    }
+
+    pub(super) fn replay(&self) -> &Replay {
+        &self.replay
+    }
+
     pub(super) fn next_sequence(&self) -> u32 {
         self.next_sequence
     }

@@ -25,6 +25,11 @@ impl Discriminators {
         }
     }
 
+    /// Takes one that a former process of this node had. Whether it is free.
+    pub fn take(&mut self, discriminator: Discriminator) -> bool {
+        self.0.insert(discriminator)
+    }
+
     /// Gives one back when its session is gone.
     pub fn release(&mut self, discriminator: Discriminator) {
         self.0.remove(&discriminator);

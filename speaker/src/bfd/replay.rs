@@ -37,6 +37,16 @@ pub(super) struct Replay {
 }
 
 impl Replay {
+    /// Goes on from what a former process of this node had seen; the latest in front.
+    pub(super) fn resume(seen: impl IntoIterator<Item = (Discriminator, u32)>) -> Self {
+        Self { seen: seen.into_iter().take(REMEMBERED).collect(), is_known: true }
+    }
+
+    /// The last number of each discriminator, the latest in front.
+    pub(super) fn seen(&self) -> impl Iterator<Item = (Discriminator, u32)> + '_ {
+        self.seen.iter().copied()
+    }
+
     /// Whether a packet may be new. `window` is three times its detect mult; `names_us` says that it carries
     /// our discriminator, `quiet` that nothing was heard for twice the detection time.
     pub(super) fn check(

@@ -29,9 +29,11 @@ use std::time::{Duration, Instant};
 use super::auth::{Authenticator, Keys};
 use super::discard::Discard;
 use super::remote::Remote;
+use super::replay::Replay;
 use super::state;
 use super::timing::{Intervals, Negotiation, Timing};
 use crate::mind::rng::Rng;
+use crate::succession::Bfd;
 use crate::wire::bfd::{
     ControlBytes, ControlRepr, Diagnostic, Discriminator, Micros, Packet, Polling, State,
 };
@@ -162,6 +164,34 @@ impl Session {
             last_sent: None,
             pace: None,
             next_send: Some(now),
+        }
+    }
+
+    /// A session that goes on where one of a former process of this node stopped. The peer's intervals are learned
+    /// with its next packet. Nothing where what was left is no session.
+    pub fn resume(now: Instant, config: Config, rng: Rng, left: &Bfd) -> Option<Self> {
+        let discriminator = Discriminator::new(left.discriminator)?;
+        let mut session = Self::new(now, Config { discriminator, ..config }, rng);
+        session.state = if left.is_up { State::Up } else { State::Down };
+        session.remote.discriminator = left.remote.and_then(Discriminator::new);
+        session.remote.proven = left.proven.and_then(Discriminator::new);
+        session.remote.state = session.state;
+        session.remote.heard = session.remote.discriminator.map(|_| now);
+        let seen = left.seen.iter().filter_map(|(sender, last)| Some((Discriminator::new(*sender)?, *last)));
+        session.auth = Authenticator::resume(session.auth.keys(), left.next_sequence, Replay::resume(seen));
+        Some(session)
+    }
+
+    /// What the next process of this node needs to go on.
+    pub fn leave(&self) -> Bfd {
+        let number = |discriminator: Option<Discriminator>| discriminator.map(Discriminator::get);
+        Bfd {
+            discriminator: self.discriminator.get(),
+            is_up: self.state == State::Up,
+            next_sequence: self.auth.next_sequence(),
+            remote: number(self.remote.discriminator),
+            proven: number(self.remote.proven),
+            seen: self.auth.replay().seen().map(|(sender, last)| (sender.get(), last)).collect(),
         }
     }
 

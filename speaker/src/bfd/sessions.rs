@@ -12,6 +12,7 @@ use super::session::{Action, Config, Event, Session};
 use super::timing::{Interval, Timing};
 use crate::lan::{LinkIndex, NodeName};
 use crate::mind::rng::Rng;
+use crate::succession::Bfd;
 use crate::wire::bfd::{ControlBytes, Packet, State};
 
 /// A session is named by the link and the peer.
@@ -52,6 +53,8 @@ pub struct Sessions {
     rng: Rng,
     discriminators: Discriminators,
     sessions: BTreeMap<Key, Session>,
+    /// What a former process of this node left, until its peer is followed.
+    inherited: BTreeMap<Key, Bfd>,
     /// Never later than the true next deadline.
     deadline: Option<Instant>,
     /// What sessions said last; kept to spare an allocation.
@@ -61,9 +64,9 @@ pub struct Sessions {
 impl Sessions {
     /// None yet. `interval` is what they are to send and receive at, if they are not too many.
     pub fn new(interval: Duration, multiplier: NonZeroU8, rng: Rng) -> Self {
-        let (keys, discriminators, sessions) = Default::default();
+        let (keys, discriminators, sessions, inherited) = Default::default();
         let (deadline, said) = (None, Vec::new());
-        Self { interval, multiplier, keys, rng, discriminators, sessions, deadline, said }
+        Self { interval, multiplier, keys, rng, discriminators, sessions, inherited, deadline, said }
     }
 
     /// Has a session with each of these peers and with nobody else.
@@ -76,6 +79,7 @@ impl Sessions {
             wanted.iter().filter(|key| !self.sessions.contains_key(*key)).cloned().collect();
         let timing = self.timing(self.sessions.len() + missing.len());
         for key in missing {
+            let left = self.inherited.remove(&key);
             let config = Config {
                 timing,
                 steady_pace: true,
@@ -85,12 +89,32 @@ impl Sessions {
                 first_sequence: self.rng.next_u64() as u32,
             };
             let rng = Rng::new(self.rng.next_u64());
-            self.sessions.insert(key, Session::new(now, config, rng));
+            let resumed = left.and_then(|left| self.resume(now, &config, &rng, &left));
+            self.sessions.insert(key, resumed.unwrap_or_else(|| Session::new(now, config, rng)));
         }
         if self.pace() != former {
             self.tell_all(now, &Event::SetTiming(timing), out);
         }
         self.handle_deadline(now, out);
+    }
+
+    fn resume(&mut self, now: Instant, config: &Config, rng: &Rng, left: &Bfd) -> Option<Session> {
+        let resumed = Session::resume(now, config.clone(), rng.clone(), left)?;
+        if !self.discriminators.take(resumed.discriminator()) {
+            return None;
+        }
+        self.discriminators.release(config.discriminator);
+        Some(resumed)
+    }
+
+    /// Goes on with these sessions of a former process of this node, as soon as their peers are followed.
+    pub fn inherit(&mut self, left: impl IntoIterator<Item = (Key, Bfd)>) {
+        self.inherited.extend(left);
+    }
+
+    /// What the next process of this node needs to go on.
+    pub fn leave(&self) -> impl Iterator<Item = (&Key, Bfd)> {
+        self.sessions.iter().map(|(key, session)| (key, session.leave()))
     }
 
     /// Uses these keys from now on, or none.

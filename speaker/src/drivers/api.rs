@@ -1,10 +1,13 @@
 //! The way to the API server, and its errors in words.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::client::ClientBuilder;
 use kube::{Api, Client, Config};
+use tokio::sync::watch;
+use tower::ServiceBuilder;
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -20,16 +23,23 @@ pub enum Error {
     Credentials(#[source] Box<kube::Error>),
 }
 
-/// A client that follows `KUBECONFIG`, or else the pod's ServiceAccount. Nothing is sent yet.
+/// A client that follows `KUBECONFIG`, or else the pod's ServiceAccount. Nothing is sent yet. `heard` is told
+/// whenever the API server answers anything, whatever that is: watches are left open for less time than it
+/// may be silent.
 ///
 /// # Errors
 /// Neither is there, or it cannot be used.
-pub async fn client() -> Result<Client, Error> {
+pub async fn client(heard: watch::Sender<Option<Instant>>) -> Result<Client, Error> {
     let mut config = Config::infer().await.map_err(|error| Error::NoConfig(Box::new(error)))?;
     config.connect_timeout = Some(CONNECT);
     // The queue of writes and the watches know better when to try again.
     config.default_retry = false;
-    Client::try_from(config).map_err(|error| Error::Credentials(Box::new(error)))
+    let builder = ClientBuilder::try_from(config).map_err(|error| Error::Credentials(Box::new(error)))?;
+    let listening = ServiceBuilder::new().map_response(move |response| {
+        heard.send_replace(Some(Instant::now()));
+        response
+    });
+    Ok(builder.with_layer(&listening.into_inner()).build())
 }
 
 /// The reference that makes the Node the owner of its Speaker, so that it goes with it.

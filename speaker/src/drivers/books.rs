@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use landfall_crds::address::parse_address;
-use landfall_crds::{Speaker, VirtualIP};
+use landfall_crds::{Speaker, TrafficPolicy, VirtualIP, VirtualIPSpec};
 
 use crate::lan::{NodeName, PeerInfo, PeerLink, Vip};
 
@@ -64,10 +64,16 @@ pub fn vip(object: &VirtualIP) -> Option<Vip> {
         candidates: candidates.map(|candidate| candidate.node.as_str().into()).collect(),
         interfaces: announce.interfaces,
         fallback: announce.fallback,
+        health_checks: health_checks(spec),
         last_term: announcer.map_or(0, |announcer| announcer.term.try_into().unwrap_or(0)),
         announced_before: announcer.is_some()
             || status.is_some_and(|status| !status.last_announcers.is_empty()),
     })
+}
+
+fn health_checks(spec: &VirtualIPSpec) -> Vec<u16> {
+    let local = spec.claims.iter().filter(|claim| claim.traffic_policy == TrafficPolicy::Local);
+    local.filter_map(|claim| claim.health_check_node_port?.try_into().ok()).collect()
 }
 
 /// Another speaker, from its object. What cannot be read in it is left out.
@@ -103,7 +109,11 @@ mod tests {
         let object = object(
             json!({
                 "address": "192.168.10.50",
-                "claims": [{"namespace": "default", "name": "web", "uid": "u"}],
+                "claims": [
+                    {"namespace": "default", "name": "web", "uid": "u"},
+                    {"namespace": "default", "name": "api", "uid": "v", "trafficPolicy": "Local",
+                     "healthCheckNodePort": 30007},
+                ],
                 "placement": {"epoch": 7, "candidates": [{"node": "n1"}, {"node": "n2"}]},
                 "announce": {"interfaces": ["eth*"], "fallback": "Listed"},
             }),
@@ -117,7 +127,10 @@ mod tests {
         assert!(vip.claimed && vip.announced_before);
         assert_eq!((vip.epoch, vip.last_term, vip.fallback), (7, 4, Fallback::Listed));
         assert_eq!(vip.candidates, ["n1".into(), "n2".into()]);
-        assert_eq!(vip.interfaces, ["eth*"]);
+        assert_eq!(
+            (vip.interfaces.as_slice(), vip.health_checks.as_slice()),
+            (&["eth*".to_owned()][..], &[30007][..])
+        );
     }
 
     #[test]

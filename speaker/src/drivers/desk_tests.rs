@@ -72,7 +72,7 @@ fn ready() -> Readiness {
         sockets: Some(Vec::new()),
         vips: KnownFrom::FromApi,
         peers: KnownFrom::FromApi,
-        api: None,
+        ..Readiness::default()
     }
 }
 

@@ -16,7 +16,6 @@ pub fn count(metrics: &Metrics, report: &Report, before: &Picture) {
                 }
                 metrics.announced.remove(&labels(*address, &old.interface));
             }
-            metrics.takeovers.inc();
             metrics.announced.get_or_create(&labels(*address, interface)).set(1);
         }
         Report::Withdrawn { address, reason } => {

@@ -1,6 +1,5 @@
 //! `/metrics`, `/healthz` and `/readyz`.
 
-use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,30 +18,32 @@ use super::readiness::Readiness;
 /// The thread of the mind turns at least once a second. After this time without a turn it hangs.
 const HUNG: Duration = Duration::from_secs(5);
 
-/// Listens on `address` and returns the task that serves.
+/// Serves for ever.
 ///
 /// `/healthz` fails only if the thread of the mind hangs: whatever else is wrong, ending this process
 /// would move its addresses and mend nothing.
 ///
 /// # Errors
-/// The address cannot be listened on.
+/// The listener has failed.
 pub async fn serve(
-    address: SocketAddr,
+    listener: TcpListener,
     registry: Registry,
     pulse: Arc<Pulse>,
     readiness: watch::Receiver<Readiness>,
-) -> std::io::Result<impl Future<Output = std::io::Result<()>>> {
-    let listener = bind(address).await?;
+) -> std::io::Result<()> {
     let registry = Arc::new(registry);
     let router = Router::new()
         .route("/healthz", get(move || std::future::ready(health(pulse.age()))))
         .route("/readyz", get(move || std::future::ready(ready(&readiness.borrow()))))
         .route("/metrics", get(move || std::future::ready(metrics(&registry))));
-    Ok(async move { axum::serve(listener, router).await })
+    axum::serve(listener, router).await
 }
 
-/// Binds the address; on a kernel without IPv6, all IPv4 addresses stand in for all addresses.
-async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+/// Listens on the address; on a kernel without IPv6, all IPv4 addresses stand in for all addresses.
+///
+/// # Errors
+/// Another process listens there, or the node does not have the address.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     match TcpListener::bind(address).await {
         Err(_) if address.is_ipv6() && address.ip().is_unspecified() => {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
@@ -104,7 +105,7 @@ mod tests {
             sockets: Some(Vec::new()),
             vips: Known::FromFile,
             peers: Known::FromFile,
-            api: None,
+            ..Readiness::default()
         };
         let (status, text) = ready(&warm);
         assert_eq!(status, StatusCode::OK);

@@ -15,13 +15,14 @@ use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::picture::{Picture, Told};
 use super::sockets::{Problem, Sockets, Source};
 use crate::lan::Link;
 use crate::metrics::{Metrics, SchedulingLabels, Traffic, TrafficResult};
 use crate::mind::{Action, Event, Mind};
+use crate::succession::Inheritance;
 use crate::sys::{Waker, scheduling, wait};
 
 /// Events that may wait for the thread.
@@ -46,12 +47,24 @@ pub enum FromLan {
     Sockets(Vec<Problem>),
     /// The mind has handed everything over.
     Left,
+    /// All sockets are closed, and another process may go on from this.
+    Ceded(Box<Inheritance>),
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+enum ToLan {
+    Event(Event),
+    /// Forget what has come in so far, and tell when that is done.
+    Drain(oneshot::Sender<()>),
+    /// Speak, and go on where a former process stopped, if there was one.
+    Begin(Option<Box<Inheritance>>),
 }
 
 /// The thread, as the other drivers hold it.
 #[derive(Clone, Debug)]
 pub struct LanThread {
-    events: std_mpsc::SyncSender<Event>,
+    events: std_mpsc::SyncSender<ToLan>,
     waker: Waker,
     pulse: Arc<Pulse>,
 }
@@ -81,7 +94,8 @@ impl Pulse {
 pub struct Gone;
 
 impl LanThread {
-    /// Starts the thread. It ends when all clones of the handle are dropped.
+    /// Starts the thread, which opens sockets and sends nothing before [`Self::begin`]. It ends when all clones of
+    /// the handle are dropped.
     ///
     /// # Errors
     /// The kernel has no thread or no file descriptor left.
@@ -100,6 +114,8 @@ impl LanThread {
             sockets: Sockets::new(port),
             links: Vec::new(),
             usable: None,
+            has_begun: false,
+            has_ceded: false,
             retry: None,
             inbox,
             waker: waker.clone(),
@@ -117,7 +133,30 @@ impl LanThread {
     ///
     /// # Errors
     /// The thread has ended.
-    pub async fn send(&self, mut event: Event) -> Result<(), Gone> {
+    pub async fn send(&self, event: Event) -> Result<(), Gone> {
+        self.tell(ToLan::Event(event)).await
+    }
+
+    /// Forgets what has come in before the thread speaks: another process has answered it.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub async fn drain(&self) -> Result<(), Gone> {
+        let (tell, told) = oneshot::channel();
+        self.tell(ToLan::Drain(tell)).await?;
+        told.await.map_err(|_| Gone)
+    }
+
+    /// Has the thread speak from now on, and go on where a former process of this node stopped, if there was one.
+    /// The mind is to know of peers and addresses by then.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub async fn begin(&self, left: Option<Box<Inheritance>>) -> Result<(), Gone> {
+        self.tell(ToLan::Begin(left)).await
+    }
+
+    async fn tell(&self, mut event: ToLan) -> Result<(), Gone> {
         loop {
             match self.events.try_send(event) {
                 Ok(()) => {
@@ -146,8 +185,12 @@ struct Turning {
     links: Vec<Link>,
     /// The links that the mind knows of: those that can be used.
     usable: Option<Vec<Link>>,
+    /// Before that, links are only got ready.
+    has_begun: bool,
+    /// Another process of this node speaks.
+    has_ceded: bool,
     retry: Option<Instant>,
-    inbox: std_mpsc::Receiver<Event>,
+    inbox: std_mpsc::Receiver<ToLan>,
     waker: Waker,
     pulse: Arc<Pulse>,
     outbox: Outbox,
@@ -184,7 +227,7 @@ impl Turning {
             }
             for at in ready.iter().filter_map(|at| at.checked_sub(1)) {
                 if let Some(source) = sources.get(at) {
-                    self.read(*source);
+                    self.read(*source, now);
                 }
             }
             if woken && !self.take_events() {
@@ -212,7 +255,9 @@ impl Turning {
         let deadline = deadlines.into_iter().flatten().min().unwrap_or(now);
         sources.clear();
         let mut fds = vec![self.waker.as_fd()];
-        self.sockets.wait_for(&mut fds, sources);
+        if self.has_begun {
+            self.sockets.wait_for(&mut fds, sources);
+        }
         if let Err(error) = wait(&fds, deadline.saturating_duration_since(now), ready) {
             tracing::error!(%error, "cannot wait for the LAN");
             std::thread::sleep(Duration::from_millis(10));
@@ -220,10 +265,10 @@ impl Turning {
     }
 
     /// Hands the mind what waits on a socket.
-    fn read(&mut self, source: Source) {
+    fn read(&mut self, source: Source, since: Instant) {
         // The events are taken out first: handling one may close the very socket.
         let mut events = Vec::new();
-        self.sockets.read(source, |event| events.push(event));
+        self.sockets.read(source, since, |event| events.push(event));
         for event in events {
             match event {
                 Event::Frame { .. } => self.metrics.count_traffic(Traffic::Frame, TrafficResult::Received),
@@ -243,14 +288,20 @@ impl Turning {
                 Ok(event) => {
                     let now = Instant::now();
                     match event {
-                        Event::Links(links) => {
+                        ToLan::Event(Event::Links(links)) => {
                             self.links = links;
                             self.open_sockets(now);
                         }
-                        event => {
+                        ToLan::Event(event) => {
                             self.look_at(&event);
                             self.handle(now, event);
                         }
+                        ToLan::Drain(done) => {
+                            self.sockets.drain();
+                            // Whoever has asked may have ended meanwhile.
+                            let _ = done.send(());
+                        }
+                        ToLan::Begin(left) => self.begin(now, left),
                     }
                 }
                 Err(std_mpsc::TryRecvError::Empty) => return true,
@@ -259,6 +310,14 @@ impl Turning {
         }
         self.waker.wake();
         true
+    }
+
+    fn begin(&mut self, now: Instant, left: Option<Box<Inheritance>>) {
+        self.has_begun = true;
+        if let Some(left) = left {
+            self.handle(now, Event::Inherit(left));
+        }
+        self.open_sockets(now);
     }
 
     /// What this thread itself learns from an event.
@@ -277,6 +336,13 @@ impl Turning {
     }
 
     fn open_sockets(&mut self, now: Instant) {
+        if self.has_ceded {
+            return;
+        }
+        if !self.has_begun {
+            // What comes in from now on waits there, so that no question on the LAN is lost in between.
+            return self.sockets.prepare(&self.links);
+        }
         let problems = self.sockets.follow(&self.links);
         self.retry = (!problems.is_empty()).then(|| now + RETRY);
         self.outbox.say(FromLan::Sockets(problems));
@@ -326,6 +392,12 @@ impl Turning {
                 }
             }
             Action::Left => self.outbox.say(FromLan::Left),
+            Action::Ceded(left) => {
+                // Before anybody else wants the ports.
+                self.has_ceded = true;
+                self.sockets.close();
+                self.outbox.say(FromLan::Ceded(left));
+            }
         }
     }
 
@@ -392,6 +464,7 @@ mod tests {
         let mind = Mind::new(Config::new("n1".into(), 1));
         let (lan, mut reports) = LanThread::start(mind, 0, metrics).unwrap();
         lan.send(Event::Links(Vec::new())).await.unwrap();
+        lan.begin(None).await.unwrap();
         assert!(matches!(next(&mut reports).await, FromLan::Sockets(problems) if problems.is_empty()));
         lan.send(Event::Peers(Vec::new())).await.unwrap();
         let loopback = Vip {
@@ -401,6 +474,7 @@ mod tests {
             candidates: vec!["n1".into()],
             interfaces: Vec::new(),
             fallback: Fallback::None,
+            health_checks: Vec::new(),
             last_term: 0,
             announced_before: false,
         };

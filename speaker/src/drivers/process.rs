@@ -1,27 +1,28 @@
 //! Puts all drivers together, from the start of the process to its end.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use kube::Client;
+use futures::FutureExt;
 use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::books::Books;
-use super::desk::Note;
+use super::fitness::{self, Sources};
+use super::following::{follow_api, follow_keys, follow_network, restore};
+use super::http;
 use super::keys::{KeysFolder, Unusable};
 use super::lan_thread::{Gone, LanThread};
-use super::netlink::{self, Network};
-use super::readiness::{Known, Readiness};
-use super::report::{self, Lines};
+use super::readiness::Readiness;
+use super::report::{self, End, Lines};
 use super::state_file::StateFile;
+use super::succession::{self, Door, Predecessor};
 use super::watch::Listeners;
-use super::{api, http};
 use crate::config::Options;
 use crate::metrics::Metrics;
 use crate::mind::{Event, Mind};
@@ -31,8 +32,12 @@ use crate::sys::scheduling;
 const LEAVE: Duration = Duration::from_secs(5);
 /// How long the last words to the API may take after everything was handed over.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
-/// When a missing way to the API server is looked for again.
-const RETRY: Duration = Duration::from_secs(5);
+/// How long a process that prepares to go on in the place of another one waits for what it needs to know.
+const PREPARE: Duration = Duration::from_secs(15);
+/// How long a process that is told to end waits for one that prepares to go on in its place.
+const SUCCESSOR: Duration = Duration::from_secs(4);
+/// How long the ports of a former process may be held.
+const PORTS: Duration = Duration::from_secs(5);
 
 /// Why a speaker cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -73,14 +78,19 @@ pub async fn run(
         Err(error) => tracing::info!("the memory is not locked ({error}): it goes without IPC_LOCK"),
     }
     let (keys_folder, keys) = KeysFolder::open(&options.keys_dir)?;
+    let predecessor = Predecessor::find(&options.state_dir).await;
     let (lan, said) = LanThread::start(mind, options.lan_port, metrics.clone()).map_err(Error::Lan)?;
     let (readiness, _) = watch::channel(Readiness::default());
     let (books, books_seen) = watch::channel(Books::default());
     let (notes, notes_seen) = mpsc::unbounded_channel();
     let (client, client_seen) = watch::channel(None);
+    let (heard, api_heard) = watch::channel(None);
+    let (addresses, own_addresses) = watch::channel(Vec::new());
+    let checked_books = books.subscribe();
     let (left, has_left) = oneshot::channel();
-    let serve = http::serve(options.listen, registry, lan.pulse(), readiness.subscribe());
-    let serve = serve.await.map_err(|error| Error::Listen(options.listen, error))?;
+    let (cede, ceded) = oneshot::channel();
+    let (begun, _) = watch::channel(false);
+    let (expected, is_expected) = watch::channel(false);
 
     let lines = Lines {
         lan: said,
@@ -89,14 +99,20 @@ pub async fn run(
         readiness: readiness.clone(),
         books: books.clone(),
         left: Some(left),
+        ceded: Some(cede),
     };
-    let mut report = pin!(report::run(node.to_owned(), lines, metrics.clone()));
+    let report = async {
+        has_begun(&begun).await;
+        report::run(node.to_owned(), lines, metrics.clone()).await
+    };
+    let mut report = pin!(report.fuse());
     let state_file = StateFile::new(&options.state_dir, node);
     let listeners = Listeners {
         lan: lan.clone(),
         desk: notes.clone(),
         books: books.clone(),
         readiness: readiness.clone(),
+        addresses: addresses.clone(),
     };
     let work = async {
         // Before anything is said to anybody.
@@ -104,22 +120,74 @@ pub async fn run(
         let network = follow_network(options, &lan, &notes, &listeners);
         let knowledge = async {
             restore(&state_file, &listeners).await?;
-            let keep = state_file.clone().keep(books_seen, metrics.clone());
-            let api = follow_api(node, &client, &listeners);
+            let keep = async {
+                has_begun(&begun).await;
+                state_file.clone().keep(books_seen, metrics.clone()).await;
+            };
+            let api = follow_api(node, heard, &client, &listeners);
             tokio::select! {
                 () = keep => Err(Gone.into()),
                 never = api => never,
             }
         };
-        let serving = async { serve.await.map_err(Error::Http) };
-        tokio::try_join!(network, knowledge, follow_keys(keys_folder, &lan), serving).map(drop)
+        let serving = async {
+            // The connection to it lasts as long as this process, so that the former one knows.
+            let predecessor = begin(predecessor, &lan, &readiness).await?;
+            begun.send_replace(true);
+            let patience = if predecessor.is_some() { PORTS } else { Duration::ZERO };
+            let doors = open_doors(options.listen, patience).await?;
+            let serve = http::serve(doors, registry, lan.pulse(), readiness.subscribe());
+            let served = serve.await.map_err(Error::Http);
+            drop(predecessor);
+            served
+        };
+        let sources = Sources {
+            node: node.into(),
+            kube_proxy: options.kube_proxy_healthz(),
+            api_heard,
+            books: checked_books,
+            addresses: own_addresses,
+        };
+        let fitness = async { fitness::follow(sources, &lan, &readiness).await.map_err(Error::from) };
+        tokio::try_join!(network, knowledge, follow_keys(keys_folder, &lan), serving, fitness).map(drop)
     };
-    let mut work = pin!(work);
+    let mut work = Box::pin(work);
+    let mut succession = pin!(async {
+        has_begun(&begun).await;
+        match Door::open(&options.state_dir) {
+            Ok(door) => door.wait(&lan, ceded, &expected).await,
+            Err(error) => {
+                tracing::warn!(%error, folder = %options.state_dir.display(),
+                    "an upgrade of this speaker will move its addresses: the next process cannot be let in");
+                std::future::pending().await
+            }
+        }
+    });
 
+    let mut successor = None;
     tokio::select! {
         () = asked_to_end(&mut terminate, &mut interrupt) => {}
         result = &mut work => return result,
-        () = &mut report => return Err(Gone.into()),
+        () = is_gone(&mut report) => return Err(Gone.into()),
+        connection = &mut succession => successor = Some(connection?),
+    }
+    if successor.is_none() && *is_expected.borrow() {
+        tracing::info!("another process of this node prepares to go on");
+        tokio::select! {
+            connection = timeout(SUCCESSOR, &mut succession) => successor = connection.ok().transpose()?,
+            result = &mut work => return result,
+            () = is_gone(&mut report) => return Err(Gone.into()),
+        }
+    }
+    if let Some(connection) = successor {
+        // With it go the ports.
+        drop(work);
+        tracing::info!("another process of this node goes on; this one waits to be ended");
+        tokio::select! {
+            () = asked_to_end(&mut terminate, &mut interrupt) => {}
+            () = succession::is_gone(connection) => tracing::warn!("that process is gone: ending as well, to start anew"),
+        }
+        return Ok(());
     }
     tracing::info!("leaving: handing over what this node announces");
     let leave = async {
@@ -133,7 +201,7 @@ pub async fn run(
         // Heartbeats, claims and answers go on meanwhile, and so do the watches: others claim.
         tokio::select! {
             () = end => {}
-            () = &mut report => {}
+            _ = &mut report => {}
             result = &mut work => return result,
         }
         Ok(())
@@ -149,125 +217,71 @@ pub async fn run(
     Ok(())
 }
 
+/// Has the thread of the mind speak: at once, or in the place of another process as soon as all is known that a
+/// speaker needs to know. Returns the connection to that one.
+async fn begin(
+    predecessor: Option<Predecessor>,
+    lan: &LanThread,
+    readiness: &watch::Sender<Readiness>,
+) -> Result<Option<Predecessor>, Gone> {
+    let Some(mut predecessor) = predecessor else {
+        lan.begin(None).await?;
+        return Ok(None);
+    };
+    tracing::info!("another process speaks for this node: preparing to go on in its place");
+    let mut known = readiness.subscribe();
+    if timeout(PREPARE, known.wait_for(Readiness::may_begin)).await.is_err() {
+        let missing = readiness.borrow().missing().join("; ");
+        tracing::warn!(missing, "going on although not everything is known");
+    }
+    lan.drain().await?;
+    match predecessor.take_over().await {
+        Ok(left) => {
+            tracing::info!(addresses = left.holdings.len(), peers = left.sessions.len(), "goes on");
+            lan.begin(Some(Box::new(left))).await?;
+        }
+        Err(error) => {
+            tracing::warn!("begins anew: {error}");
+            lan.begin(None).await?;
+        }
+    }
+    Ok(Some(predecessor))
+}
+
+async fn has_begun(begun: &watch::Sender<bool>) {
+    // Its sender lives as long as this future.
+    let _ = begun.subscribe().wait_for(|begun| *begun).await;
+}
+
+/// Waits until nothing is reported any more for no good reason.
+async fn is_gone(report: &mut (impl Future<Output = End> + Unpin)) {
+    if report.await != End::Gone {
+        std::future::pending().await
+    }
+}
+
+/// Listens where `/metrics` and its like are served; where a former process held the port, as soon as it is free.
+async fn open_doors(address: SocketAddr, patience: Duration) -> Result<TcpListener, Error> {
+    let retry = async {
+        loop {
+            match http::bind(address).await {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    sleep(Duration::from_millis(20)).await
+                }
+                bound => return bound,
+            }
+        }
+    };
+    let bound = match patience {
+        Duration::ZERO => http::bind(address).await,
+        patience => timeout(patience, retry).await.unwrap_or(Err(io::ErrorKind::AddrInUse.into())),
+    };
+    bound.map_err(|error| Error::Listen(address, error))
+}
+
 async fn asked_to_end(terminate: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-    }
-}
-
-/// Tells everybody of the node's network, for ever.
-async fn follow_network(
-    options: &Options,
-    lan: &LanThread,
-    notes: &mpsc::UnboundedSender<Note>,
-    listeners: &Listeners,
-) -> Result<Infallible, Error> {
-    let (tell, mut told) = mpsc::unbounded_channel::<Network>();
-    let (named, named_seen) = watch::channel(listeners.books.borrow().named_interfaces());
-    let watching = netlink::watch(options.interfaces.clone(), named_seen, move |network| {
-        // Its receiver lives as long as this future.
-        let _ = tell.send(network);
-    });
-    let mut books = listeners.books.subscribe();
-    let naming = async {
-        while books.changed().await.is_ok() {
-            let now_named = books.borrow_and_update().named_interfaces();
-            named.send_if_modified(|named| std::mem::replace(named, now_named.clone()) != now_named);
-        }
-        std::future::pending::<()>().await;
-    };
-    let telling = async {
-        while let Some(network) = told.recv().await {
-            log_network(&network);
-            lan.send(Event::OwnAddresses(network.addresses.clone())).await?;
-            lan.send(Event::Gateways(network.gateways.clone())).await?;
-            lan.send(Event::Links(network.links.clone())).await?;
-            let links = network.links.len();
-            // The receiver lives as long as the process, save at the very end.
-            let _ = notes.send(Note::Network(network));
-            listeners.readiness.send_if_modified(|readiness| {
-                let is_new = !readiness.network || readiness.links != links;
-                (readiness.network, readiness.links) = (true, links);
-                is_new
-            });
-        }
-        Err(Gone)
-    };
-    tokio::select! {
-        () = watching => Err(Gone.into()),
-        () = naming => Err(Gone.into()),
-        result = telling => result.map_err(Into::into),
-    }
-}
-
-/// Has the mind use other keys when the folder holds others, for ever.
-async fn follow_keys(folder: KeysFolder, lan: &LanThread) -> Result<Infallible, Error> {
-    let (tell, mut told) = mpsc::unbounded_channel();
-    let watching = folder.watch(move |keys| {
-        // Its receiver lives as long as this future.
-        let _ = tell.send(keys);
-    });
-    let telling = async {
-        while let Some(keys) = told.recv().await {
-            lan.send(Event::Keys(keys)).await?;
-        }
-        Err(Gone)
-    };
-    tokio::select! {
-        () = watching => Err(Gone.into()),
-        result = telling => result.map_err(Into::into),
-    }
-}
-
-fn log_network(network: &Network) {
-    for link in &network.links {
-        let addresses: Vec<String> = link.addresses.iter().map(ToString::to_string).collect();
-        let addresses = addresses.join(" ");
-        tracing::info!(interface = link.name, mac = %link.mac, carrier = link.carrier, addresses, "can announce on");
-    }
-    if network.links.is_empty() {
-        tracing::warn!("no interface to announce on; set --interfaces (LANDFALL_INTERFACES)");
-    }
-}
-
-/// Has the mind know what the speaker knew when it last ran.
-async fn restore(file: &StateFile, listeners: &Listeners) -> Result<(), Gone> {
-    let Some(books) = file.restore() else { return Ok(()) };
-    listeners.lan.send(Event::Peers(books.peers.values().cloned().collect())).await?;
-    listeners.lan.send(Event::Vips(books.vips.values().cloned().collect())).await?;
-    listeners.books.send_replace(books);
-    listeners.readiness.send_modify(|readiness| {
-        readiness.vips = Known::FromFile;
-        readiness.peers = Known::FromFile;
-    });
-    Ok(())
-}
-
-/// Finds the API server and watches there, for ever.
-async fn follow_api(
-    node: &str,
-    client: &watch::Sender<Option<Client>>,
-    listeners: &Listeners,
-) -> Result<Infallible, Error> {
-    loop {
-        match api::client().await {
-            Ok(found) => {
-                client.send_replace(Some(found.clone()));
-                return super::watch::run(found, node, listeners).await.map_err(Into::into);
-            }
-            Err(error) => {
-                let text = error.to_string();
-                listeners.readiness.send_if_modified(|readiness| {
-                    let is_new = readiness.api.as_ref() != Some(&text);
-                    if is_new {
-                        tracing::warn!("{text}; looking again every {} s", RETRY.as_secs());
-                    }
-                    readiness.api = Some(text);
-                    is_new
-                });
-                sleep(RETRY).await;
-            }
-        }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::sockets::Problem;
+use crate::ownership::gates::Gates;
 
 /// What the speaker has so far. Shared by all drivers through a `tokio::sync::watch`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Readiness {
     pub peers: Known,
     /// Why the API server is out of reach, if it is.
     pub api: Option<String>,
+    /// What the node lacks to serve what it announces.
+    pub gates: Gates,
 }
 
 /// Where something is known from.
@@ -53,6 +56,11 @@ impl Readiness {
             missing.extend(self.problems());
         }
         missing
+    }
+
+    /// Whether all is known that a process needs to go on in the place of another, which still has the sockets.
+    pub fn may_begin(&self) -> bool {
+        self.network && self.vips != Known::NotYet && self.peers != Known::NotYet
     }
 
     /// Whether no link is left to announce on for want of sockets.
@@ -113,7 +121,7 @@ mod tests {
             sockets: Some(vec![Problem { interface: "eth0".into(), message: message.clone() }]),
             vips: Known::FromApi,
             peers: Known::FromApi,
-            api: None,
+            ..Readiness::default()
         };
         assert_eq!(readiness.missing(), [message.as_str()]);
         readiness.links = 2;

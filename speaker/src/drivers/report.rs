@@ -26,6 +26,7 @@ use super::readiness::Readiness;
 use super::virtual_ip_status::Known;
 use crate::metrics::{Metrics, WriteKind, WriteResult};
 use crate::mind::Report;
+use crate::succession::Inheritance;
 
 /// How long one write may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -51,8 +52,10 @@ pub struct Lines {
     pub readiness: watch::Sender<Readiness>,
     /// What is known; terms are told of here.
     pub books: watch::Sender<Books>,
-    /// Told when the mind has handed everything over.
+    /// Told when the mind has handed everything over to other nodes.
     pub left: Option<oneshot::Sender<()>>,
+    /// Told what the mind leaves to the next process of this node.
+    pub ceded: Option<oneshot::Sender<Box<Inheritance>>>,
 }
 
 struct Ended {
@@ -61,8 +64,19 @@ struct Ended {
     trouble: Option<String>,
 }
 
-/// Writes for ever, until the thread of the mind ends or, after it has left, nothing is left to write.
-pub async fn run(node: String, mut lines: Lines, metrics: Metrics) {
+/// Why nothing is written any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The mind has left, and all that it said is written.
+    AllIsWritten,
+    /// Another process of this node goes on, and tells everything anew.
+    Ceded,
+    /// The thread of the mind has ended.
+    Gone,
+}
+
+/// Writes until there is a reason to end.
+pub async fn run(node: String, mut lines: Lines, metrics: Metrics) -> End {
     let mut desk = Desk::new(&node);
     let mut writes = FuturesUnordered::new();
     let mut events = Events::new(&node);
@@ -87,7 +101,7 @@ pub async fn run(node: String, mut lines: Lines, metrics: Metrics) {
             events.start(now, client, &metrics);
         }
         if leaving && desk.is_idle() {
-            return;
+            return End::AllIsWritten;
         }
         let may_write = client.is_some() && writes.len() < AT_ONCE;
         let deadlines = [desk.next_deadline(now), events.next_deadline(now)];
@@ -99,11 +113,15 @@ pub async fn run(node: String, mut lines: Lines, metrics: Metrics) {
                     leaving = true;
                     lines.left.take().map(|left| left.send(()));
                 }
+                Some(FromLan::Ceded(left)) => {
+                    lines.ceded.take().map(|ceded| ceded.send(left));
+                    return End::Ceded;
+                }
                 Some(said) => {
                     hear(said, &mut desk, &mut events, &lines, &metrics);
                     gauges_at.get_or_insert(now + GAUGES);
                 }
-                None => return,
+                None => return End::Gone,
             },
             Some(note) = lines.notes.recv() => {
                 desk.note(Instant::now(), note);
@@ -160,7 +178,7 @@ fn hear(said: FromLan, desk: &mut Desk, events: &mut Events, lines: &Lines, metr
                 is_new
             });
         }
-        FromLan::Left => {}
+        FromLan::Left | FromLan::Ceded(_) => {}
     }
 }
 

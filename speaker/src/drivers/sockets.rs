@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::direct::{self, Directory};
 use crate::lan::{Link, LinkIndex, MacAddr, PeerInfo};
@@ -16,7 +16,7 @@ use crate::sys::packet::{PacketSocket, Receives};
 /// Ethernet frame; ARP and neighbour discovery are far shorter.
 const LONGEST: usize = 2048;
 /// How many frames of one link are read before the others get their turn.
-const FRAMES: usize = 256;
+const FRAMES: usize = 1024;
 /// How many datagrams: all that the socket holds, for none of them must count as missing.
 const DATAGRAMS: usize = 8192;
 
@@ -78,6 +78,27 @@ impl Sockets {
         }
     }
 
+    /// Opens the raw sockets that `links` need, so that what comes in waits for [`Self::follow`]. What fails is
+    /// tried again by that.
+    pub fn prepare(&mut self, links: &[Link]) {
+        for link in links {
+            if self.links.iter().all(|sockets| sockets.index != link.index)
+                && let Ok(sockets) = LinkSockets::open(link)
+            {
+                self.links.push(sockets);
+            }
+        }
+    }
+
+    /// Forgets what has come in.
+    pub fn drain(&mut self) {
+        for at in 0..self.links.len() {
+            for source in [Source::Arp(at), Source::Neighbours(at), Source::Datagram(at)] {
+                self.read(source, Instant::now(), drop);
+            }
+        }
+    }
+
     /// Opens what `links` need and closes the rest. What could not be opened is told, and tried again
     /// by the next call.
     pub fn follow(&mut self, links: &[Link]) -> Vec<Problem> {
@@ -120,6 +141,12 @@ impl Sockets {
         problems
     }
 
+    /// Closes all but the memberships of groups, which another process needs as well: a switch that snoops would
+    /// take a moment without any for the end of it.
+    pub fn close(&mut self) {
+        self.links.clear();
+    }
+
     /// Whether the link can be announced on: a node that is deaf there from the start must not take
     /// part, for nobody would answer for what it claims, or two would.
     pub fn can_use(&self, link: LinkIndex) -> bool {
@@ -128,24 +155,28 @@ impl Sockets {
 
     /// Everything to wait for, and what each is.
     pub fn wait_for<'s>(&'s self, fds: &mut Vec<BorrowedFd<'s>>, sources: &mut Vec<Source>) {
+        // What speakers say goes first: whether a question on the LAN is to be answered may follow from it.
         for (at, link) in self.links.iter().enumerate() {
-            fds.extend([link.arp.as_fd(), link.neighbours.as_fd()]);
-            sources.extend([Source::Arp(at), Source::Neighbours(at)]);
             if let Some((_, socket)) = &link.datagram {
                 fds.extend([socket.as_fd(), socket.errors()]);
                 sources.extend([Source::Datagram(at), Source::Errors(at)]);
             }
         }
+        for (at, link) in self.links.iter().enumerate() {
+            fds.extend([link.arp.as_fd(), link.neighbours.as_fd()]);
+            sources.extend([Source::Arp(at), Source::Neighbours(at)]);
+        }
     }
 
-    /// Takes what waits on a socket and gives it to `take`, a bounded number of times.
-    pub fn read(&mut self, source: Source, mut take: impl FnMut(Event)) {
+    /// Takes what waits on a socket and gives it to `take`, a bounded number of times. When each came is told by
+    /// the kernel's stamp, which is not believed to be from before `since`: then the sockets were empty.
+    pub fn read(&mut self, source: Source, since: Instant, mut take: impl FnMut(Event)) {
         let turn = if matches!(source, Source::Datagram(_)) { DATAGRAMS } else { FRAMES };
         for _ in 0..turn {
             let received = match source {
-                Source::Arp(at) => self.frame(at, |link| &link.arp),
-                Source::Neighbours(at) => self.frame(at, |link| &link.neighbours),
-                Source::Datagram(at) => self.datagram(at),
+                Source::Arp(at) => self.frame(at, since, |link| &link.arp),
+                Source::Neighbours(at) => self.frame(at, since, |link| &link.neighbours),
+                Source::Datagram(at) => self.datagram(at, since),
                 Source::Errors(at) => self.nobody_listens(at),
             };
             match received {
@@ -163,18 +194,28 @@ impl Sockets {
         }
     }
 
-    fn frame(&mut self, at: usize, which: fn(&LinkSockets) -> &PacketSocket) -> io::Result<Option<Event>> {
+    fn frame(
+        &mut self,
+        at: usize,
+        since: Instant,
+        which: fn(&LinkSockets) -> &PacketSocket,
+    ) -> io::Result<Option<Event>> {
         let Some(link) = self.links.get(at) else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let frame = which(link).receive(self.buffer.as_mut_slice())?;
-        Ok(frame.map(|frame| Event::Frame { link: link.index, frame: frame.to_vec() }))
+        let received = which(link).receive(self.buffer.as_mut_slice())?;
+        Ok(received.map(|received| Event::Frame {
+            link: link.index,
+            at: arrival(received.age, since),
+            frame: received.frame.to_vec(),
+        }))
     }
 
-    fn datagram(&mut self, at: usize) -> io::Result<Option<Event>> {
+    fn datagram(&mut self, at: usize, since: Instant) -> io::Result<Option<Event>> {
         let Some(link) = self.links.get(at) else { return Err(io::ErrorKind::WouldBlock.into()) };
         let Some((_, socket)) = &link.datagram else { return Err(io::ErrorKind::WouldBlock.into()) };
         let received = socket.receive(self.buffer.as_mut_slice())?;
         Ok(received.map(|datagram| Event::Datagram {
             link: link.index,
+            at: arrival(datagram.age, since),
             from: datagram.from,
             ttl: datagram.ttl,
             payload: datagram.payload.to_vec(),
@@ -261,6 +302,11 @@ impl Sockets {
     pub fn groups(&self) -> usize {
         self.groups.len()
     }
+}
+
+/// When something came in that the kernel received so long ago, and not before `since`.
+fn arrival(age: Duration, since: Instant) -> Instant {
+    Instant::now().checked_sub(age).map_or(since, |at| at.max(since))
 }
 
 fn on(links: &[LinkSockets], link: LinkIndex) -> io::Result<&LinkSockets> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use landfall_crds::names::conditions::READY;
+use landfall_crds::names::conditions::{FIT, READY};
 use landfall_crds::{Carrier, Interface, Peer, PeerState, SpeakerStatus, Warm, WarmState};
 
 use super::conditions::{Says, condition};
@@ -13,6 +13,7 @@ use super::netlink::Network;
 use super::picture::{Picture, refusal_in_words};
 use super::readiness::Readiness;
 use crate::lan::{Link, is_global};
+use crate::ownership::gates::Gates;
 
 /// How much of each list the object holds; see the definition.
 const INTERFACES: usize = 64;
@@ -43,7 +44,10 @@ pub fn plan(
         }),
         peers: peers(picture, &before.peers),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        conditions: vec![condition(READY, ready(network, picture, readiness), &before.conditions, now)],
+        conditions: vec![
+            condition(READY, ready(network, picture, readiness), &before.conditions, now),
+            condition(FIT, fit(readiness.gates), &before.conditions, now),
+        ],
     };
     (known != Some(&wanted)).then_some(wanted)
 }
@@ -120,6 +124,30 @@ fn ready(network: &Network, picture: &Picture, readiness: &Readiness) -> Says {
     Says { status, reason, message }
 }
 
+/// Whether the node has what it needs to serve what it announces.
+fn fit(gates: Gates) -> Says {
+    let Some(first) = gates.names().next() else {
+        let message = "what comes in for the addresses that it announces is served".to_owned();
+        return Says { status: true, reason: "AllGatesPass", message };
+    };
+    let mut lacks: Vec<&str> = Vec::new();
+    for (gate, what) in [
+        (
+            Gates::PROXY,
+            "kube-proxy on this node does not say that it is well (--kube-proxy-healthz, LANDFALL_KUBE_PROXY_HEALTHZ): \
+             look at its pod; where there is no kube-proxy, set none",
+        ),
+        (Gates::COLD, "there is no complete list yet of what is to be announced"),
+        (Gates::STALE, "the API server was not heard for a while, so that what is known may be outdated"),
+    ] {
+        if gates.contains(gate) {
+            lacks.push(what);
+        }
+    }
+    let message = format!("announces only what no better node can: {}", lacks.join("; "));
+    Says { status: false, reason: first, message }
+}
+
 fn names(network: &Network) -> String {
     network.links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ")
 }
@@ -166,7 +194,7 @@ mod tests {
             sockets: Some(Vec::new()),
             vips: Known::FromApi,
             peers: Known::FromApi,
-            api: None,
+            ..Readiness::default()
         }
     }
 
@@ -200,6 +228,15 @@ mod tests {
         let dead = plan(Some(&status), &network(), &picture, &warm(), second(60)).unwrap();
         assert_eq!((dead.peers[0].state, dead.peers[0].since.0), (PeerState::Dead, second(50)));
         assert_eq!(dead.conditions, status.conditions);
+    }
+
+    #[test]
+    fn a_node_that_lacks_something_says_what() {
+        let says = fit(Gates::NONE);
+        assert_eq!((says.status, says.reason), (true, "AllGatesPass"));
+        let says = fit(Gates::PROXY.with(Gates::STALE));
+        assert_eq!((says.status, says.reason), (false, "ProxyNotHealthy"));
+        assert!(says.message.contains("no better node") && says.message.contains("API server"), "{says:?}");
     }
 
     #[test]

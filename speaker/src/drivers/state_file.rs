@@ -1,7 +1,8 @@
 //! The file that lets a speaker restart while the API server is away.
 //!
 //! It is a copy of the [`Books`], written whole, aside and then renamed, so that it is never half a
-//! file. A term in it is a floor for the next claim; it makes nobody an owner.
+//! file. Its first line tells the version, whose it is, and the SHA-256 of all that follows, so that a disk that
+//! changes a bit is noticed. A term in it is a floor for the next claim; it makes nobody an owner.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,6 +14,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use landfall_crds::Fallback;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::books::Books;
@@ -20,7 +22,7 @@ use crate::lan::{PeerInfo, PeerLink, Vip};
 use crate::metrics::{Metrics, ResultLabels, WriteResult};
 
 /// Raised when an older speaker could not make sense of the file any more.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Changes that come within this time of the first are written at once.
 const SETTLE: Duration = Duration::from_secs(1);
 /// A file larger than this is not ours: a hundred thousand addresses take less.
@@ -45,6 +47,8 @@ pub enum Error {
     NotOurs(#[source] serde_json::Error),
     #[error("it has version {0}, this speaker writes and reads version {VERSION}")]
     Version(u32),
+    #[error("it is damaged: its checksum is wrong")]
+    Damaged,
     #[error("it belongs to node {0}")]
     OtherNode(String),
     #[error("it is too large to be ours: {0} bytes")]
@@ -55,13 +59,14 @@ pub enum Error {
 struct Header {
     version: u32,
     node: String,
+    /// Of the rest of the file, in hexadecimal digits. Versions that this one does not read may have another.
+    #[serde(default)]
+    sha256: String,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Stored {
-    version: u32,
-    node: String,
     vips: Vec<StoredVip>,
     peers: Vec<StoredPeer>,
 }
@@ -77,6 +82,8 @@ struct StoredVip {
     fallback: Fallback,
     last_term: u64,
     announced_before: bool,
+    #[serde(default)]
+    health_checks: Vec<u16>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -136,14 +143,19 @@ impl StateFile {
             return Err(Error::TooLarge(length));
         }
         let bytes = fs::read(&path).map_err(Error::Read)?;
-        let header: Header = serde_json::from_slice(&bytes).map_err(Error::NotOurs)?;
+        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+        let (first, rest) = bytes.split_at(end);
+        let header: Header = serde_json::from_slice(first).map_err(Error::NotOurs)?;
         if header.version != VERSION {
             return Err(Error::Version(header.version));
         }
         if header.node != self.node {
             return Err(Error::OtherNode(header.node));
         }
-        let stored: Stored = serde_json::from_slice(&bytes).map_err(Error::NotOurs)?;
+        if header.sha256 != checksum(rest) {
+            return Err(Error::Damaged);
+        }
+        let stored: Stored = serde_json::from_slice(rest).map_err(Error::NotOurs)?;
         Ok(Books {
             vips: stored.vips.into_iter().map(|vip| (vip.address, vip.into())).collect(),
             peers: stored.peers.into_iter().map(|peer| (peer.node.as_str().into(), peer.into())).collect(),
@@ -153,12 +165,15 @@ impl StateFile {
     /// The text of the file for `books`.
     fn text(&self, books: &Books) -> Result<Vec<u8>, Error> {
         let stored = Stored {
-            version: VERSION,
-            node: self.node.clone(),
             vips: books.vips.values().map(Into::into).collect(),
             peers: books.peers.values().map(Into::into).collect(),
         };
-        serde_json::to_vec(&stored).map_err(|error| Error::Write(error.into()))
+        let mut rest = b"\n".to_vec();
+        serde_json::to_writer(&mut rest, &stored).map_err(|error| Error::Write(error.into()))?;
+        let header = Header { version: VERSION, node: self.node.clone(), sha256: checksum(&rest) };
+        let mut text = serde_json::to_vec(&header).map_err(|error| Error::Write(error.into()))?;
+        text.append(&mut rest);
+        Ok(text)
     }
 
     /// Replaces the file in one step; it is on the disk when this returns.
@@ -208,6 +223,10 @@ impl StateFile {
     }
 }
 
+fn checksum(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl From<&Vip> for StoredVip {
     fn from(vip: &Vip) -> Self {
         Self {
@@ -219,6 +238,7 @@ impl From<&Vip> for StoredVip {
             fallback: vip.fallback,
             last_term: vip.last_term,
             announced_before: vip.announced_before,
+            health_checks: vip.health_checks.clone(),
         }
     }
 }
@@ -234,6 +254,7 @@ impl From<StoredVip> for Vip {
             fallback: vip.fallback,
             last_term: vip.last_term,
             announced_before: vip.announced_before,
+            health_checks: vip.health_checks,
         }
     }
 }
@@ -279,6 +300,7 @@ mod tests {
             candidates: vec!["n1".into(), "n2".into()],
             interfaces: vec!["eth*".into()],
             fallback: Fallback::AnyOnSubnet,
+            health_checks: Vec::new(),
             last_term: 12,
             announced_before: true,
         });
@@ -314,14 +336,18 @@ mod tests {
         let file = StateFile::new(folder.path(), "n1");
         let of_n2 = StateFile::new(folder.path(), "n2").text(&books()).unwrap();
         let newer = String::from_utf8(file.text(&books()).unwrap()).unwrap();
-        let newer = newer.replace("\"version\":1", "\"version\":2");
+        let newer = newer.replace("\"version\":2", "\"version\":3");
+        let mut damaged = file.text(&books()).unwrap();
+        let digit = damaged.iter().rposition(u8::is_ascii_digit).unwrap();
+        damaged[digit] ^= 1;
         for (text, sentence) in [
             (b"{".to_vec(), "no state of a speaker"),
             (b"[]".to_vec(), "no state of a speaker"),
             (vec![0xff, 0, 7], "no state of a speaker"),
             (Vec::new(), "no state of a speaker"),
             (of_n2, "belongs to node n2"),
-            (newer.into_bytes(), "version 2"),
+            (newer.into_bytes(), "version 3"),
+            (damaged, "checksum"),
         ] {
             fs::write(file.path(), &text).unwrap();
             let error = file.read().unwrap_err().to_string();

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
@@ -42,6 +43,8 @@ pub struct Listeners {
     pub books: watch::Sender<Books>,
     /// What is missing.
     pub readiness: watch::Sender<Readiness>,
+    /// The node's own addresses on its LANs.
+    pub addresses: watch::Sender<Vec<IpAddr>>,
 }
 
 type Watched<K> = watcher::Result<Box<watcher::Event<K>>>;

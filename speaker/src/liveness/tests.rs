@@ -46,9 +46,24 @@ impl Story {
 
     fn hear(&mut self, peer: &str, instance: u64) -> Vec<Action> {
         let node = &name(peer);
-        let mut heard = self.tell(Event::Heard { link: LAN, node, instance, isolated: false, timing: None });
+        let mut heard = self.tell(Event::Heard {
+            link: LAN,
+            at: self.now,
+            node,
+            instance,
+            isolated: false,
+            timing: None,
+        });
         heard.retain(|action| !matches!(action, Action::Ask(..)));
         heard
+    }
+
+    fn station(&mut self) -> Vec<Action> {
+        self.tell(Event::Station(LAN, self.now))
+    }
+
+    fn answered(&mut self, peer: &str) -> Vec<Action> {
+        self.tell(Event::Answered(LAN, self.now, &name(peer)))
     }
 
     /// Lets time pass; what was done meanwhile, without questions.
@@ -136,7 +151,7 @@ fn who_gives_no_sign_while_another_peer_does_is_dead_when_all_probes_had_their_t
 fn another_station_tells_as_well_that_the_lan_is_there() {
     let mut story = both_heard();
     story.pass(ms(110));
-    assert_eq!(story.tell(Event::Station(LAN)), []);
+    assert_eq!(story.station(), []);
     assert_eq!(story.pass(ms(44)), []);
     assert_eq!(story.pass(ms(1)), [Action::Dead(LAN, name("n2")), Action::Dead(LAN, name("n3"))]);
 }
@@ -159,7 +174,7 @@ fn silence_while_the_lan_was_away_is_not_counted_when_it_returns() {
     story.pass(ms(200));
     assert_eq!(story.hear("n3", 1), []);
     assert_eq!(story.pass(ms(10)), []);
-    story.tell(Event::Station(LAN));
+    story.station();
     assert_eq!(story.pass(ms(39)), [], "it is asked anew");
     assert_eq!(story.pass(ms(1)), [Action::Dead(LAN, name("n2"))]);
 }
@@ -170,7 +185,7 @@ fn answering_until(story: &mut Story, until: Duration) -> Option<Duration> {
     while story.now - story.start < ms(1500) {
         story.hear("n3", 1);
         if story.now - story.start < until {
-            story.tell(Event::Answered(LAN, &name("n2")));
+            story.answered("n2");
         }
         if story.pass(ms(5)).contains(&Action::Dead(LAN, name("n2"))) {
             return Some(story.now - story.start);
@@ -198,7 +213,7 @@ fn who_answers_and_has_no_process_any_more_has_the_whole_detection_time() {
     story.pass(ms(120));
     for _ in 0..40 {
         story.hear("n3", 1);
-        story.tell(Event::Answered(LAN, &name("n2")));
+        story.answered("n2");
         assert_eq!(story.pass(ms(10)), []);
     }
     assert_eq!(story.tell(Event::Ended(LAN, &name("n2"))).first(), Some(&Action::Dead(LAN, name("n2"))));
@@ -247,7 +262,7 @@ fn who_told_of_a_slower_pace_is_late_and_dead_later() {
     let mut story = both_heard();
     let timing = Some(Timing { interval: ms(200), multiplier: 4 });
     let node = &name("n2");
-    story.tell(Event::Heard { link: LAN, node, instance: 1, isolated: false, timing });
+    story.tell(Event::Heard { link: LAN, at: story.now, node, instance: 1, isolated: false, timing });
     let late = |story: &mut Story, duration| {
         let done = story.pass_with_questions(duration);
         done.iter().any(|(_, action)| *action == Action::Probe(LAN, name("n2")))
@@ -255,7 +270,7 @@ fn who_told_of_a_slower_pace_is_late_and_dead_later() {
     assert!(!late(&mut story, ms(209)));
     assert!(late(&mut story, ms(1)));
     for _ in 0..5 {
-        story.tell(Event::Answered(LAN, node));
+        story.answered(node);
         story.hear("n3", 1);
         story.pass(ms(98));
     }
@@ -284,7 +299,7 @@ fn another_station_keeps_a_lonely_link_from_being_isolated() {
     story.hear("n2", 1);
     for _ in 0..20 {
         story.pass(ms(100));
-        story.tell(Event::Station(LAN));
+        story.station();
         assert_eq!(story.liveness.isolated_since(LAN), None);
     }
     assert_eq!(story.verdict("n2"), Some(Verdict::Dead));
@@ -294,11 +309,11 @@ fn another_station_keeps_a_lonely_link_from_being_isolated() {
 fn a_station_ends_isolation_with_caution_only_now_and_then() {
     let mut story = Story::watching(&["n2"]);
     story.pass(ms(1000));
-    assert!(story.tell(Event::Station(LAN)).contains(&Action::Reached(LAN)));
+    assert!(story.station().contains(&Action::Reached(LAN)));
     story.pass(ms(1000));
-    assert!(!story.tell(Event::Station(LAN)).contains(&Action::Reached(LAN)), "it asks each second");
+    assert!(!story.station().contains(&Action::Reached(LAN)), "it asks each second");
     story.pass(ms(31_000));
-    assert!(story.tell(Event::Station(LAN)).contains(&Action::Reached(LAN)));
+    assert!(story.station().contains(&Action::Reached(LAN)));
     story.pass(ms(1000));
     assert!(story.hear("n2", 1).contains(&Action::Reached(LAN)), "a speaker always does");
 }
@@ -330,7 +345,14 @@ fn a_peer_that_hears_nobody_for_a_detection_time_is_deaf() {
     let mut done = Vec::new();
     for _ in 0..4 {
         let node = &name("n2");
-        done.extend(story.tell(Event::Heard { link: LAN, node, instance: 1, isolated: true, timing: None }));
+        done.extend(story.tell(Event::Heard {
+            link: LAN,
+            at: story.now,
+            node,
+            instance: 1,
+            isolated: true,
+            timing: None,
+        }));
         done.extend(story.pass(ms(90)));
     }
     assert!(done.contains(&Action::Deaf(LAN, name("n2"))));
@@ -392,7 +414,7 @@ proptest! {
                     }
                     story.hear(peer, instance);
                 }
-                2 => drop(story.tell(Event::Station(LAN))),
+                2 => drop(story.station()),
                 3 => drop(story.tell(Event::Deadline)),
                 _ => drop(story.pass(ms(1))),
             }

@@ -81,8 +81,11 @@ impl Verification {
         self.suspected
     }
 
-    pub(super) fn answered(&mut self, now: Instant) {
-        self.answered = Some(now);
+    /// The peer's kernel gave a sign of itself at that time. From before it was asked it proves nothing.
+    pub(super) fn answered(&mut self, at: Instant) {
+        if at >= self.since {
+            self.answered = self.answered.max(Some(at));
+        }
     }
 
     /// Whether the peer's kernel answers until now.

@@ -59,6 +59,10 @@ pub struct Counters {
     pub verification_probes: u64,
     /// Questions to peers whether they hear another one that was late.
     pub witnesses_asked: u64,
+    /// Words to peers about claims of others.
+    pub testimonies: u64,
+    /// Times that this node began to answer for an address.
+    pub takeovers: u64,
     /// How long it took to take addresses over from nodes that had died.
     pub failovers: Failovers,
     /// Times that this process itself was not run for longer than the detection time.

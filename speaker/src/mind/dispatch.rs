@@ -8,7 +8,7 @@ use crate::announcing;
 use crate::lan::{LinkIndex, NodeName};
 use crate::liveness;
 use crate::ownership::{self, Around};
-use crate::wire::speech::Body;
+use crate::wire::speech::{Body, MOST_ADDRESSES, MOST_WITNESSED};
 
 impl Mind {
     pub(super) fn watch(&mut self, now: Instant, event: liveness::Event<'_>, out: &mut Vec<Action>) {
@@ -97,6 +97,9 @@ impl Mind {
                 ownership::Action::Announce(address, links) => {
                     self.announce(now, announcing::Event::Announce(address, links), out);
                 }
+                ownership::Action::Resume(address, links) => {
+                    self.announce(now, announcing::Event::Resume(address, links), out);
+                }
                 ownership::Action::Withdraw(address) => {
                     self.announce(now, announcing::Event::Withdraw(address), out);
                 }
@@ -126,6 +129,23 @@ impl Mind {
                     if self.exchange.may_query(now, &node) {
                         self.counters.queries_sent += 1;
                         self.say_to(&node, &Body::Query, out);
+                    }
+                }
+                ownership::Action::AskKnowledge(node) => self.say_to(&node, &Body::DoYouKnow, out),
+                ownership::Action::TellKnowledge(node) => {
+                    let buckets = Box::new(*self.ownership.knowledge().buckets());
+                    self.say_to(&node, &Body::Know(buckets), out);
+                }
+                ownership::Action::AskWhoHas(addresses) => {
+                    for addresses in addresses.chunks(MOST_ADDRESSES) {
+                        self.say(&Body::WhoHas(addresses.to_vec()), out);
+                    }
+                }
+                ownership::Action::Took(_) => self.counters.takeovers += 1,
+                ownership::Action::Testify(node, claims) => {
+                    self.counters.testimonies += 1;
+                    for claims in claims.chunks(MOST_WITNESSED) {
+                        self.say_to(&node, &Body::Claimed(claims.to_vec()), out);
                     }
                 }
                 ownership::Action::Report(report) => out.push(Action::Report(report)),
@@ -162,9 +182,11 @@ impl Mind {
                     let sight = ownership::Sight { address, node: &node, mac, gratuitous };
                     self.own(now, ownership::Event::SpeakerHas(sight), out);
                 }
-                announcing::Action::Station(link) => self.watch(now, liveness::Event::Station(link), out),
-                announcing::Action::PeerSeen(link, node) => {
-                    self.watch(now, liveness::Event::Answered(link, &node), out);
+                announcing::Action::Station(link, at) => {
+                    self.watch(now, liveness::Event::Station(link, at), out);
+                }
+                announcing::Action::PeerSeen(link, at, node) => {
+                    self.watch(now, liveness::Event::Answered(link, at, &node), out);
                 }
             }
         }

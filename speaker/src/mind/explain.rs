@@ -7,6 +7,7 @@ use super::{Mind, Refusal};
 use crate::lan::NodeName;
 use crate::liveness::Verdict;
 use crate::ownership::claim::{Claim, Statement};
+use crate::ownership::gates::Gates;
 
 /// Who announces an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,21 @@ pub enum Gate {
     Leaving,
 }
 
+/// A node that may announce an address, and what is known of it here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ranked {
+    /// The node.
+    pub node: NodeName,
+    /// Whether it is alive; nothing of this node itself, and of nodes that are not watched.
+    pub verdict: Option<Verdict>,
+    /// What it says of the address.
+    pub said: Statement,
+    /// What it lacks to serve what it announces.
+    pub lacks: Gates,
+    /// It has not heard of the address, or not of its epoch.
+    pub is_ignorant: bool,
+}
+
 /// What is known of an address; see [`Mind::explain`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
@@ -53,9 +69,8 @@ pub struct Explanation {
     pub owner: Option<Owner>,
     /// Whether this node answers for it right now.
     pub answers: bool,
-    /// All that may announce it, best first, each with what this node knows of it; nothing is known of
-    /// this node itself and of nodes that are not watched.
-    pub ranking: Vec<(NodeName, Option<Verdict>, Statement)>,
+    /// All that may announce it, best first.
+    pub ranking: Vec<Ranked>,
     /// What stands in this node's way.
     pub gates: Vec<Gate>,
     /// Its object is gone and it is looked after nevertheless.
@@ -94,8 +109,13 @@ impl Mind {
             self.ownership.is_leaving().then_some(Gate::Leaving),
         ];
         let ranked = |node: NodeName| {
-            let said = if node == *own { statement } else { books.statement(&node, address) };
-            (node.clone(), verdict(&node), said)
+            let (said, lacks) = if node == *own {
+                (statement, self.ownership.gates())
+            } else {
+                (books.statement(&node, address), books.gates(&node))
+            };
+            let is_ignorant = self.ownership.knowledge().is_ignorant(&node, address);
+            Ranked { verdict: verdict(&node), said, lacks, is_ignorant, node }
         };
         Some(Explanation {
             address,
@@ -106,6 +126,28 @@ impl Mind {
             gates: gates.into_iter().flatten().collect(),
             is_held: record.is_held(),
         })
+    }
+}
+
+impl fmt::Display for Ranked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.node)?;
+        if let Some(verdict) = self.verdict {
+            write!(f, " {verdict:?}")?;
+        }
+        if self.said == Statement::Refusing {
+            write!(f, " refuses")?;
+        }
+        if self.said.is_unfit() {
+            write!(f, " without endpoints")?;
+        }
+        if self.lacks != Gates::NONE {
+            write!(f, " ({})", self.lacks)?;
+        }
+        if self.is_ignorant {
+            write!(f, " does not know of it")?;
+        }
+        Ok(())
     }
 }
 
@@ -121,14 +163,8 @@ impl fmt::Display for Explanation {
             }
             None => write!(f, "{} is announced by nobody (epoch {})", self.address, self.epoch)?,
         }
-        for (place, (node, verdict, said)) in self.ranking.iter().enumerate() {
-            write!(f, "; {}. {node}", place + 1)?;
-            if let Some(verdict) = verdict {
-                write!(f, " {verdict:?}")?;
-            }
-            if *said == Statement::Refusing {
-                write!(f, " refuses")?;
-            }
+        for (place, ranked) in self.ranking.iter().enumerate() {
+            write!(f, "; {}. {ranked}", place + 1)?;
         }
         if !self.gates.is_empty() {
             write!(f, "; here: {:?}", self.gates)?;

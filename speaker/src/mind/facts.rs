@@ -33,6 +33,7 @@ pub struct Facts {
     own_addresses: HashSet<IpAddr>,
     addresses_elsewhere: HashSet<IpAddr>,
     peer_addresses: HashSet<IpAddr>,
+    place: usize,
     has_links: bool,
     has_peers: bool,
 }
@@ -51,6 +52,7 @@ impl Facts {
             own_addresses: HashSet::new(),
             addresses_elsewhere: HashSet::new(),
             peer_addresses: HashSet::new(),
+            place: 0,
             has_links: false,
             has_peers: false,
         }
@@ -78,6 +80,7 @@ impl Facts {
     pub fn set_peers(&mut self, peers: Vec<PeerInfo>) {
         let others = peers.into_iter().filter(|peer| peer.node != self.own);
         self.peers = others.map(|peer| (peer.node.clone(), peer)).collect();
+        self.place = self.peers.keys().filter(|node| **node < self.own).count();
         let links = || self.peers.values().flat_map(|peer| peer.links.iter().map(move |link| (peer, link)));
         self.by_mac = links().map(|(peer, link)| (link.mac, peer.node.clone())).collect();
         self.peer_addresses = links().flat_map(|(_, link)| link.addresses.iter().copied()).collect();
@@ -117,6 +120,11 @@ impl Facts {
     /// Whether links and peers were told of; before, nothing may be decided.
     pub fn are_complete(&self) -> bool {
         self.has_links && self.has_peers
+    }
+
+    /// This node's place among all speakers, in the order of their names.
+    pub fn place(&self) -> usize {
+        self.place
     }
 
     /// This node's name.
@@ -348,6 +356,7 @@ mod tests {
             candidates: Vec::new(),
             interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
             fallback: Fallback::None,
+            health_checks: Vec::new(),
             last_term: 0,
             announced_before: true,
         };

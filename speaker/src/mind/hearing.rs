@@ -16,16 +16,28 @@ use crate::seal::{Ends, Opened};
 use crate::wire::bfd::{self, Packet};
 use crate::wire::speech::{Body, Header, SpeechRepr};
 
+/// A datagram as it came.
+#[derive(Clone, Copy)]
+pub(super) struct Letter<'a> {
+    pub(super) link: LinkIndex,
+    pub(super) at: Instant,
+    pub(super) from: IpAddr,
+    pub(super) ttl: u8,
+    pub(super) payload: &'a [u8],
+}
+
+/// Where and when something was said, and by whom.
+#[derive(Clone, Copy)]
+struct Scene<'a> {
+    link: LinkIndex,
+    at: Instant,
+    node: &'a NodeName,
+    ends: Ends,
+}
+
 impl Mind {
-    pub(super) fn datagram(
-        &mut self,
-        now: Instant,
-        link: LinkIndex,
-        from: IpAddr,
-        ttl: u8,
-        payload: &[u8],
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn datagram(&mut self, now: Instant, letter: Letter<'_>, out: &mut Vec<Action>) {
+        let Letter { link, at, from, ttl, payload } = letter;
         self.counters.datagrams_received += 1;
         if ttl != TTL {
             self.counters.datagrams_routed += 1;
@@ -36,37 +48,30 @@ impl Mind {
             return;
         };
         let Some(ends) = self.facts.watched_at(link).map(|to| Ends { from, to }) else { return };
+        let scene = Scene { link, at, node: &node, ends };
         if bfd::is_bfd(payload) {
-            self.heartbeat(now, (link, node), ends, ttl, payload, out);
+            self.heartbeat(now, scene, ttl, payload, out);
         } else {
-            self.message(now, link, &node, ends, payload, out);
+            self.message(now, scene, payload, out);
         }
     }
 
     /// A Control packet of the session with a peer, and what the peer has to say behind it. Neither is taken
     /// in without the other.
-    fn heartbeat(
-        &mut self,
-        now: Instant,
-        key: (LinkIndex, NodeName),
-        ends: Ends,
-        ttl: u8,
-        payload: &[u8],
-        out: &mut Vec<Action>,
-    ) {
+    fn heartbeat(&mut self, now: Instant, scene: Scene<'_>, ttl: u8, payload: &[u8], out: &mut Vec<Action>) {
+        let Scene { link, node, ends, .. } = scene;
         let length = match Packet::new_checked(payload) {
             Ok(packet) => packet.control().len(),
             Err(error) => return self.counters.discard(error.into()),
         };
         let (control, trailer) = payload.split_at(length);
-        let (link, node) = &key;
         let Some((counter, header, body)) = self.open(ends, control, trailer) else { return };
         if !self.liveness.accepts(node, header.instance) {
             self.counters.datagrams_stale += 1;
             return;
         }
         let mut outcomes = Vec::new();
-        match self.sessions.receive(now, &key, payload, ttl, &mut outcomes) {
+        match self.sessions.receive(now, &(link, node.clone()), payload, ttl, &mut outcomes) {
             Err(discard) => self.counters.discard(discard),
             // Without keys nobody proves anything. With them, a packet that does not name this process may
             // be a recording, or another speaker's.
@@ -76,7 +81,7 @@ impl Mind {
                 match self.windows.check(node, header.instance, counter) {
                     Ok(()) => {
                         let timing = Timing { interval: heard.interval, multiplier: heard.multiplier };
-                        self.said(now, *link, node, (&header, &body), Some(timing), out);
+                        self.said(now, scene, (&header, &body), Some(timing), out);
                     }
                     Err(error) => self.counters.refuse(error),
                 }
@@ -87,22 +92,15 @@ impl Mind {
     }
 
     /// A message that stands alone. It is taken from the process only that was heard by its heartbeats.
-    fn message(
-        &mut self,
-        now: Instant,
-        link: LinkIndex,
-        node: &NodeName,
-        ends: Ends,
-        payload: &[u8],
-        out: &mut Vec<Action>,
-    ) {
+    fn message(&mut self, now: Instant, scene: Scene<'_>, payload: &[u8], out: &mut Vec<Action>) {
+        let Scene { node, ends, .. } = scene;
         let Some((counter, header, body)) = self.open(ends, &[], payload) else { return };
         if !self.liveness.accepts(node, header.instance) {
             self.counters.datagrams_stale += 1;
             return;
         }
         match self.windows.check(node, header.instance, counter) {
-            Ok(()) => self.said(now, link, node, (&header, &body), None, out),
+            Ok(()) => self.said(now, scene, (&header, &body), None, out),
             Err(error) => self.counters.refuse(error),
         }
     }
@@ -127,17 +125,17 @@ impl Mind {
     fn said(
         &mut self,
         now: Instant,
-        link: LinkIndex,
-        node: &NodeName,
+        scene: Scene<'_>,
         (header, body): (&Header, &Body),
         timing: Option<Timing>,
         out: &mut Vec<Action>,
     ) {
+        let Scene { link, at, node, .. } = scene;
         let Header { instance, isolated, .. } = *header;
         if *body == Body::Goodbye {
             return self.watch(now, liveness::Event::Goodbye { node, instance }, out);
         }
-        self.watch(now, liveness::Event::Heard { link, node, instance, isolated, timing }, out);
+        self.watch(now, liveness::Event::Heard { link, at, node, instance, isolated, timing }, out);
         self.own(now, ownership::Event::Said(node, header, body), out);
         match *body {
             Body::DoYouHear(address) => self.testify(now, node, address, out),

@@ -17,9 +17,11 @@ impl Mind {
         let book = self.ownership.own_book();
         Header {
             mac: self.facts.own_mac(),
+            gates: self.ownership.gates(),
             instance: self.instance,
             sequence: book.sequence(),
             digest: book.digest(),
+            knowledge: self.ownership.knowledge().total(),
             isolated: self.liveness.isolated_since(link).is_some(),
             leaving: self.ownership.is_leaving(),
         }

@@ -10,30 +10,42 @@ use proptest::prelude::*;
 use super::*;
 use crate::lan::{Link, MacAddr, PeerInfo, PeerLink, Vip};
 use crate::ownership::claim::{Claim, Statement};
+use crate::ownership::gates::Gates;
+use crate::ownership::knowledge::BUCKETS;
 use crate::seal::SealError;
 use crate::wire::arp::{ArpRepr, Operation};
 use crate::wire::bfd::{ControlRepr, Diagnostic, Discriminator, Micros, Polling, State, is_bfd};
-use crate::wire::speech::{Body, Entry, Header, SpeechRepr, digest};
+use crate::wire::speech::{Body, Entry, Header, SpeechRepr, Witnessed, digest};
 
-const LAN: LinkIndex = LinkIndex(2);
+pub(super) const LAN: LinkIndex = LinkIndex(2);
 const OWN: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-const PEER: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+pub(super) const PEER: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 9, 9]);
 
-struct Story {
-    mind: Mind,
-    now: Instant,
+pub(super) struct Story {
+    pub(super) mind: Mind,
+    pub(super) now: Instant,
 }
 
-fn ms(milliseconds: u64) -> Duration {
+pub(super) fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-fn peer_address() -> IpAddr {
+pub(super) fn peer_address() -> IpAddr {
     "10.0.0.2".parse().unwrap()
 }
 
-fn vip4() -> IpAddr {
+pub(super) fn peer() -> PeerInfo {
+    let on = PeerLink {
+        mac: PEER,
+        subnets: vec!["10.0.0.0/24".parse().unwrap()],
+        addresses: vec![peer_address()],
+        address: Some(peer_address()),
+    };
+    PeerInfo { node: "n2".into(), links: vec![on] }
+}
+
+pub(super) fn vip4() -> IpAddr {
     "10.0.0.50".parse().unwrap()
 }
 
@@ -41,7 +53,7 @@ fn vip6() -> IpAddr {
     "fd00::50".parse().unwrap()
 }
 
-fn vip(address: IpAddr, candidates: &[&str]) -> Vip {
+pub(super) fn vip(address: IpAddr, candidates: &[&str]) -> Vip {
     Vip {
         address,
         claimed: true,
@@ -49,12 +61,13 @@ fn vip(address: IpAddr, candidates: &[&str]) -> Vip {
         candidates: candidates.iter().map(|node| (*node).into()).collect(),
         interfaces: Vec::new(),
         fallback: Fallback::None,
+        health_checks: Vec::new(),
         last_term: 1,
         announced_before: true,
     }
 }
 
-fn link(carrier: bool) -> Link {
+pub(super) fn link(carrier: bool) -> Link {
     let addresses = vec!["10.0.0.1/24".parse().unwrap(), "fd00::1/64".parse().unwrap()];
     Link { index: LAN, name: "eth0".into(), mac: OWN, carrier, addresses }
 }
@@ -65,7 +78,7 @@ fn speech(instance: u64, body: Body) -> Vec<u8> {
         _ => &[],
     };
     let digest = entries.iter().map(digest).fold(0, u64::wrapping_add);
-    let header = Header { mac: PEER, instance, sequence: 1, digest, isolated: false, leaving: false };
+    let header = Header { mac: PEER, instance, sequence: 1, digest, ..Header::default() };
     SpeechRepr { header, body }.emit()
 }
 
@@ -88,28 +101,22 @@ fn heartbeat(instance: u64, header: Header, body: Body) -> Vec<u8> {
     [control.emit().as_ref(), &SpeechRepr { header, body }.emit()].concat()
 }
 
-fn beat(instance: u64) -> Vec<u8> {
-    let header = Header { mac: PEER, instance, sequence: 1, digest: 0, isolated: false, leaving: false };
+pub(super) fn beat(instance: u64) -> Vec<u8> {
+    let header = Header { mac: PEER, instance, sequence: 1, digest: 0, ..Header::default() };
     heartbeat(instance, header, Body::Heartbeat)
 }
 
 /// What a datagram says, whether it is a heartbeat or not.
-fn said(payload: &[u8]) -> Option<Body> {
+pub(super) fn said(payload: &[u8]) -> Option<Body> {
     let message = if is_bfd(payload) { payload.get(usize::from(payload[3])..)? } else { payload };
     SpeechRepr::parse_payload(message).ok().map(|repr| repr.body)
 }
 
 impl Story {
-    fn settled() -> Self {
+    pub(super) fn settled() -> Self {
         let mut story = Self { mind: Mind::new(Config::new("n1".into(), 7)), now: Instant::now() };
         story.tell(Event::Links(vec![link(true)]));
-        let on = PeerLink {
-            mac: PEER,
-            subnets: vec!["10.0.0.0/24".parse().unwrap()],
-            addresses: vec![peer_address()],
-            address: Some(peer_address()),
-        };
-        story.tell(Event::Peers(vec![PeerInfo { node: "n2".into(), links: vec![on] }]));
+        story.tell(Event::Peers(vec![peer()]));
         for _ in 0..5 {
             story.hear(beat(1));
             story.pass(ms(80));
@@ -117,17 +124,21 @@ impl Story {
         story
     }
 
-    fn tell(&mut self, event: Event) -> Vec<Action> {
+    pub(super) fn tell(&mut self, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
         self.mind.handle(self.now, event, &mut out);
         out
     }
 
-    fn hear(&mut self, payload: Vec<u8>) -> Vec<Action> {
-        self.tell(Event::Datagram { link: LAN, from: peer_address(), ttl: 255, payload })
+    pub(super) fn hear(&mut self, payload: Vec<u8>) -> Vec<Action> {
+        self.tell(Event::Datagram { link: LAN, at: self.now, from: peer_address(), ttl: 255, payload })
     }
 
-    fn pass(&mut self, duration: Duration) -> Vec<Action> {
+    fn hear_frame(&mut self, frame: Vec<u8>) -> Vec<Action> {
+        self.tell(Event::Frame { link: LAN, at: self.now, frame })
+    }
+
+    pub(super) fn pass(&mut self, duration: Duration) -> Vec<Action> {
         let until = self.now + duration;
         let mut done = Vec::new();
         while let Some(due) = self.mind.next_deadline().filter(|due| *due <= until) {
@@ -139,7 +150,7 @@ impl Story {
     }
 }
 
-fn reports(actions: &[Action]) -> Vec<Report> {
+pub(super) fn reports(actions: &[Action]) -> Vec<Report> {
     let report = |action: &Action| match action {
         Action::Report(report) => Some(report.clone()),
         _ => None,
@@ -152,8 +163,10 @@ fn a_datagram_is_believed_only_from_a_neighbour_that_is_known() {
     let mut story = Story::settled();
     let before = story.mind.counters().clone();
     let payload = beat(1);
+    let at = story.now;
     let datagram = |from: IpAddr, ttl, payload: &[u8]| Event::Datagram {
         link: LAN,
+        at,
         from,
         ttl,
         payload: payload.to_vec(),
@@ -201,7 +214,7 @@ fn an_answer_costs_no_more_with_many_addresses_and_names_our_address() {
     let IpAddr::V4(target) = vip4() else { panic!("an IPv4 address") };
     let question =
         ArpRepr { operation: Operation::Request, sha: CLIENT, spa: asker, tha: MacAddr::ZERO, tpa: target };
-    let done = story.tell(Event::Frame { link: LAN, frame: question.emit_frame(MacAddr::BROADCAST) });
+    let done = story.hear_frame(question.emit_frame(MacAddr::BROADCAST));
     let answer = ArpRepr { operation: Operation::Reply, sha: OWN, spa: target, tha: CLIENT, tpa: asker };
     assert_eq!(done, [Action::SendFrame { link: LAN, frame: answer.emit_frame(CLIENT) }]);
 }
@@ -211,14 +224,7 @@ fn a_candidate_listens_for_solicitations_before_it_has_the_address() {
     let mut story = Story::settled();
     let entry = Entry {
         address: vip6(),
-        statement: Statement::Announcing(Claim {
-            epoch: 1,
-            term: 1,
-            rank: 0,
-            isolated: false,
-            leaving: false,
-            probing: false,
-        }),
+        statement: Statement::Announcing(Claim { epoch: 1, term: 1, ..Claim::default() }),
     };
     story.hear(speech(1, Body::Changes(vec![entry])));
     let group: Ipv6Addr = "ff02::1:ff00:50".parse().unwrap();
@@ -231,13 +237,13 @@ fn a_candidate_listens_for_solicitations_before_it_has_the_address() {
 #[test]
 fn peers_are_reported_when_they_come_and_go() {
     let mut story = Story::settled();
-    let peer = |alive| Report::Peer { node: "n2".into(), interface: "eth0".into(), alive };
-    assert_eq!(reports(&story.pass(ms(400))), [peer(false)]);
-    assert_eq!(reports(&story.hear(beat(1))), [peer(true)]);
-    assert_eq!(reports(&story.hear(speech(1, Body::Goodbye))), [peer(false)]);
+    let told = |alive| Report::Peer { node: "n2".into(), interface: "eth0".into(), alive };
+    assert_eq!(reports(&story.pass(ms(400))), [told(false)]);
+    assert_eq!(reports(&story.hear(beat(1))), [told(true)]);
+    assert_eq!(reports(&story.hear(speech(1, Body::Goodbye))), [told(false)]);
     story.hear(beat(1));
-    assert_eq!(reports(&story.hear(beat(2))), [peer(true)], "it started again");
-    assert_eq!(reports(&story.tell(Event::Links(vec![link(false)]))), [peer(false)]);
+    assert_eq!(reports(&story.hear(beat(2))), [told(true)], "it started again");
+    assert_eq!(reports(&story.tell(Event::Links(vec![link(false)]))), [told(false)]);
 }
 
 #[test]
@@ -263,8 +269,13 @@ fn what_is_going_on_is_explained() {
     assert_eq!(story.mind.explain(vip4()), None);
     story.tell(Event::Gateways(vec!["10.0.0.254".parse().unwrap()]));
     story.tell(Event::Vip(vip(vip4(), &["n1", "n2"])));
-    let text = story.mind.explain(vip4()).unwrap().to_string();
-    assert_eq!(text, "10.0.0.50 is announced by n1 (term 2, epoch 1); 1. n1; 2. n2 Alive");
+    let text = |story: &Story| story.mind.explain(vip4()).unwrap().to_string();
+    assert_eq!(text(&story), "10.0.0.50 is announced by n1 (term 2, epoch 1); 1. n1; 2. n2 Alive");
+    story.tell(Event::Gates(Gates::PROXY.with(Gates::STALE)));
+    assert_eq!(
+        text(&story),
+        "10.0.0.50 is announced by n1 (term 2, epoch 1); 1. n1 (ProxyNotHealthy, Stale); 2. n2 Alive"
+    );
     let gateway: IpAddr = "10.0.0.254".parse().unwrap();
     story.tell(Event::Vip(vip(gateway, &["n1", "n2"])));
     let explanation = story.mind.explain(gateway).unwrap();
@@ -277,7 +288,8 @@ enum Op {
     Pass(u64),
     Frame(Vec<u8>),
     Payload(Vec<u8>),
-    Speech(u64, bool, u8, u64, Body),
+    Speech(u64, bool, Gates, u8, u64, Body),
+    Gates(Gates),
     Link(bool),
     NoLinks,
     Vip(u8, bool, i64),
@@ -287,13 +299,22 @@ enum Op {
 
 fn any_op() -> impl Strategy<Value = Op> {
     let bytes = || proptest::collection::vec(any::<u8>(), 0..120);
-    let entry = (0_u8..4, 0_u64..5, 0_i64..3, any::<[bool; 3]>()).prop_map(
-        |(last, term, epoch, [isolated, leaving, probing])| Entry {
+    let entry = (0_u8..4, 0_u64..5, 0_i64..3, any::<[bool; 5]>()).prop_map(
+        |(last, term, epoch, [unfit, reluctant, isolated, leaving, probing])| Entry {
             address: IpAddr::from([10, 0, 0, 50 + last]),
             statement: match term {
                 0 => Statement::Nothing,
                 1 => Statement::Refusing,
-                term => Statement::Announcing(Claim { epoch, term, rank: 1, isolated, leaving, probing }),
+                term => Statement::Announcing(Claim {
+                    epoch,
+                    term,
+                    rank: 1,
+                    unfit,
+                    reluctant,
+                    isolated,
+                    leaving,
+                    probing,
+                }),
             },
         },
     );
@@ -305,13 +326,25 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => Just(Body::Query),
         1 => entries().prop_map(move |entries| Body::Range { first, last, entries }),
         1 => Just(Body::Goodbye),
+        1 => Just(Body::DoYouKnow),
+        1 => (0_u64..3).prop_map(|digest| Body::Know(Box::new([digest; BUCKETS]))),
+        1 => Just(Body::WhoHas(vec![IpAddr::from([10, 0, 0, 50]), IpAddr::from([10, 0, 0, 51])])),
+        2 => entries().prop_map(|entries| {
+            Body::Claimed(entries.into_iter().map(|entry| Witnessed { mac: PEER, entry }).collect())
+        }),
+        1 => Just(Body::Other),
     ];
+    let gates = (0_u16..4).prop_map(Gates::from_bits);
     prop_oneof![
         4 => (0_u64..500).prop_map(Op::Pass),
         2 => bytes().prop_map(Op::Frame),
         1 => bytes().prop_map(Op::Payload),
-        6 => (0_u64..3, any::<bool>(), 0_u8..4, 0_u64..4, body)
-            .prop_map(|(instance, isolated, sequence, digest, body)| Op::Speech(instance, isolated, sequence, digest, body)),
+        6 => (0_u64..3, any::<bool>(), gates.clone(), 0_u8..4, 0_u64..4, body).prop_map(
+            |(instance, isolated, gates, sequence, digest, body)| {
+                Op::Speech(instance, isolated, gates, sequence, digest, body)
+            }
+        ),
+        1 => gates.prop_map(Op::Gates),
         1 => any::<bool>().prop_map(Op::Link),
         1 => Just(Op::NoLinks),
         4 => (0_u8..4, any::<bool>(), 0_i64..3).prop_map(|(last, claimed, epoch)| Op::Vip(last, claimed, epoch)),
@@ -328,11 +361,12 @@ proptest! {
         for op in ops {
             let done = match op {
                 Op::Pass(duration) => story.pass(ms(duration)),
-                Op::Frame(frame) => story.tell(Event::Frame { link: LAN, frame }),
+                Op::Frame(frame) => story.hear_frame(frame),
                 Op::Payload(payload) => story.hear(payload),
-                Op::Speech(instance, isolated, sequence, digest, body) => {
+                Op::Gates(gates) => story.tell(Event::Gates(gates)),
+                Op::Speech(instance, isolated, gates, sequence, digest, body) => {
                     let sequence = u64::from(sequence);
-                    let header = Header { mac: PEER, instance, sequence, digest, isolated, leaving: false };
+                    let header = Header { mac: PEER, gates, instance, sequence, digest, knowledge: digest, isolated, leaving: false };
                     match body {
                         Body::Heartbeat | Body::Goodbye => story.hear(heartbeat(instance, header, body)),
                         body => story.hear(SpeechRepr { header, body }.emit()),

@@ -1,10 +1,14 @@
 //! The words between the mind and whoever drives it: events in, actions out.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::lan::{Link, LinkIndex, MacAddr, NodeName, PeerInfo, Vip};
+use crate::ownership::gates::Gates;
 use crate::seal::Keyring;
+use crate::succession::Inheritance;
 
 /// What happens to a speaker.
 #[derive(Clone, Debug)]
@@ -27,6 +31,8 @@ pub enum Event {
     Frame {
         /// Where it came in.
         link: LinkIndex,
+        /// When the kernel received it.
+        at: Instant,
         /// The whole frame, from the destination MAC on, as it came: nothing is checked yet.
         frame: Vec<u8>,
     },
@@ -34,6 +40,8 @@ pub enum Event {
     Datagram {
         /// Where it came in.
         link: LinkIndex,
+        /// When the kernel received it.
+        at: Instant,
         /// The address of its sender.
         from: IpAddr,
         /// IPv4 TTL or IPv6 hop limit on arrival. Only 255 is believed: no router has passed it on
@@ -50,16 +58,24 @@ pub enum Event {
         /// To whom.
         to: IpAddr,
     },
+    /// What the node lacks to serve what it announces, whenever that changed.
+    Gates(Gates),
+    /// At these ports kube-proxy says that there is no endpoint on this node, whenever that changed.
+    Unfit(BTreeSet<u16>),
     /// Speakers prove to each other by these keys who they are, from now on; or not at all.
     Keys(Option<Arc<Keyring>>),
     /// The time that `next_deadline` named has come.
     Deadline,
+    /// Go on as a former process of this node, which ended just now. To be told before the links.
+    Inherit(Box<Inheritance>),
+    /// Another process of this node goes on: answer with [`Action::Ceded`] and do nothing ever after.
+    Cede,
     /// Leave: hand every address over and answer with [`Action::Left`] when that is done.
     Leave,
 }
 
 /// What a speaker wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Send this Ethernet frame on a link.
     SendFrame {
@@ -93,6 +109,8 @@ pub enum Action {
     },
     /// Tell the world: it goes into objects, events, metrics and logs.
     Report(Report),
+    /// What the other process needs; nothing follows any more.
+    Ceded(Box<Inheritance>),
     /// Leaving is done; the process may end.
     Left,
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::claim::{Claim, Statement};
 use crate::lan::{MacAddr, NodeName};
+use crate::ownership::gates::Gates;
 use crate::wire::speech::{Body, Entry, Header, digest};
 
 /// At most so many statements of a peer are written down; a peer that makes more is not in step.
@@ -49,6 +50,11 @@ impl OwnBook {
         true
     }
 
+    /// Goes on counting where a former process of this node stopped.
+    pub fn resume(&mut self, sequence: u64) {
+        self.sequence = self.sequence.max(sequence);
+    }
+
     /// What it says of an address.
     pub fn statement(&self, address: IpAddr) -> Statement {
         self.statements.get(&address).copied().unwrap_or_default()
@@ -79,6 +85,7 @@ struct Book {
     /// The newest sequence heard, and the digest that came with it.
     told: Option<(u64, u64)>,
     leaving: bool,
+    gates: Gates,
     /// Statements with the sequence at which they were made. One with nothing to say stays, so that a
     /// late copy of an older one does not come back.
     statements: BTreeMap<IpAddr, (Statement, u64)>,
@@ -106,8 +113,8 @@ impl Book {
 pub struct Heard {
     /// On these addresses it says something new.
     pub changed: Vec<IpAddr>,
-    /// It began or ceased to be about to leave.
-    pub leaving_changed: bool,
+    /// It began or ceased to be about to leave, or its gates changed.
+    pub standing_changed: bool,
     /// It came in step, or fell out of it.
     pub step_changed: bool,
     /// It is to be asked for everything.
@@ -130,7 +137,7 @@ impl PeerBooks {
         let mut heard = Heard::default();
         if self.books.get(node).is_some_and(|book| book.instance != header.instance) {
             // Another process speaks for the node; what the former one said is void.
-            heard.leaving_changed = self.is_leaving(node);
+            heard.standing_changed = self.is_leaving(node) || self.gates(node) != Gates::NONE;
             heard.changed = self.forget(node);
         }
         let book = self.books.entry(node.clone()).or_default();
@@ -142,7 +149,8 @@ impl PeerBooks {
         book.mac = header.mac;
         if book.told.is_none_or(|(sequence, _)| sequence <= header.sequence) {
             book.told = Some((header.sequence, header.digest));
-            heard.leaving_changed |= std::mem::replace(&mut book.leaving, header.leaving) != header.leaving;
+            heard.standing_changed |= std::mem::replace(&mut book.leaving, header.leaving) != header.leaving;
+            heard.standing_changed |= std::mem::replace(&mut book.gates, header.gates) != header.gates;
         }
         let mut writer = Writer { node, book, speaking: &mut self.speaking, changed: &mut heard.changed };
         match body {
@@ -174,7 +182,12 @@ impl PeerBooks {
             | Body::Range { .. }
             | Body::Goodbye
             | Body::DoYouHear(_)
-            | Body::Hear { .. } => {}
+            | Body::Hear { .. }
+            | Body::DoYouKnow
+            | Body::Know(_)
+            | Body::WhoHas(_)
+            | Body::Claimed(_)
+            | Body::Other => {}
         }
         let Some(book) = self.books.get_mut(node) else { return heard };
         if book.in_step() {
@@ -193,6 +206,12 @@ impl PeerBooks {
         }
         heard.step_changed = was_in_step != book.in_step();
         heard
+    }
+
+    /// A peer that a former process of this node heard has more to say than is written here, and is asked.
+    pub fn expect(&mut self, now: Instant, node: &NodeName, instance: u64) {
+        let book = self.books.entry(node.clone()).or_default();
+        (book.instance, book.differs_since, book.queried) = (instance, Some(now), Some(now));
     }
 
     /// Whom to ask for everything now, because the difference lasts.
@@ -260,6 +279,11 @@ impl PeerBooks {
     /// Whether a peer is about to leave.
     pub fn is_leaving(&self, node: &NodeName) -> bool {
         self.books.get(node).is_some_and(|book| book.leaving)
+    }
+
+    /// What a peer's node lacks.
+    pub fn gates(&self, node: &NodeName) -> Gates {
+        self.books.get(node).map(|book| book.gates).unwrap_or_default()
     }
 
     /// What a peer says of an address.

@@ -11,7 +11,7 @@ fn address(number: u8) -> IpAddr {
 }
 
 fn claim(term: u64) -> Statement {
-    Statement::Announcing(Claim { epoch: 1, term, rank: 0, isolated: false, leaving: false, probing: false })
+    Statement::Announcing(Claim { epoch: 1, term, ..Claim::default() })
 }
 
 fn header(book: &OwnBook) -> Header {
@@ -20,8 +20,7 @@ fn header(book: &OwnBook) -> Header {
         instance: 1,
         sequence: book.sequence(),
         digest: book.digest(),
-        isolated: false,
-        leaving: false,
+        ..Header::default()
     }
 }
 

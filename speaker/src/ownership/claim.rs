@@ -2,10 +2,13 @@
 
 use std::cmp::Ordering;
 
+use serde::{Deserialize, Serialize};
+
 use crate::lan::{MacAddr, NodeName};
 
 /// A node's word that it answers for an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Claim {
     /// The placement's epoch under which it does.
     pub epoch: i64,
@@ -13,6 +16,11 @@ pub struct Claim {
     pub term: u64,
     /// The node's place in the ranking, from zero.
     pub rank: u16,
+    /// What is behind the address is not well on the node.
+    pub unfit: bool,
+    /// The node lacks something that another candidate has, and would rather have that one take over; it goes on
+    /// for as long as nobody does.
+    pub reluctant: bool,
     /// It was made by a node that heard nobody, and so yields to every other claim.
     pub isolated: bool,
     /// The node would rather have somebody else take over, and answers until it hears of one.
@@ -29,11 +37,18 @@ pub enum Statement {
     Nothing,
     /// It is a candidate and cannot or must not announce the address; whoever is next need not wait.
     Refusing,
+    /// It is a candidate and waits, and what is behind the address is not well on its node.
+    Unfit,
     /// It announces it.
     Announcing(Claim),
 }
 
 impl Statement {
+    /// Whether what is behind the address is not well on the node that says this.
+    pub fn is_unfit(&self) -> bool {
+        matches!(self, Self::Unfit | Self::Announcing(Claim { unfit: true, .. }))
+    }
+
     /// The claim, if it is one.
     pub fn claim(&self) -> Option<&Claim> {
         match self {
@@ -80,7 +95,7 @@ mod tests {
     use super::*;
 
     fn claim() -> Claim {
-        Claim { epoch: 5, term: 5, rank: 1, isolated: false, leaving: false, probing: false }
+        Claim { epoch: 5, term: 5, rank: 1, ..Claim::default() }
     }
 
     #[track_caller]

@@ -21,6 +21,8 @@ impl Desk<'_> {
         if holding.leaving_since.is_none() {
             self.restamp(record, position, &mut holding);
         }
+        holding.claim.unfit = record.has_any_check(self.unfit);
+        holding.claim.reluctant = self.is_reluctant(record, position);
         self.end_isolation(record, position, &mut holding);
         if holding.links != position.links {
             holding.links.clone_from(&position.links);
@@ -87,6 +89,17 @@ impl Desk<'_> {
         others.any(|node| {
             self.is_alive(&position.links, node) && !self.is_passed_over(record, &position.links, node)
         })
+    }
+
+    /// Whether this node lacks something that a candidate has who could take the address over.
+    fn is_reluctant(&self, record: &Record, position: &Position) -> bool {
+        position.lacks > 0
+            && position.better.iter().any(|node| {
+                self.lacks(record.address(), node) < position.lacks
+                    && self.is_alive(&position.links, node)
+                    && self.books.is_in_step(node)
+                    && !self.is_passed_over(record, &position.links, node)
+            })
     }
 
     /// A newer epoch that ranks this node first makes the claim a newer one. One that ranks another first

@@ -22,6 +22,8 @@ pub(super) struct Lan {
     /// No peer is heard on them, and one never was: it may announce and not know of this node yet, or
     /// its datagrams may be kept from us.
     pub(super) is_among_strangers: bool,
+    /// A peer was never heard on them, so that nobody knows what it announces.
+    pub(super) has_strangers: bool,
     /// A peer is heard on them and all that it says is known.
     pub(super) is_in_step: bool,
     /// A peer is heard on them of whom more is to be known, if it tells by then.
@@ -38,14 +40,15 @@ impl Lan {
         let peers: Vec<_> = links.iter().flat_map(|link| liveness.watched(*link)).collect();
         let alive: Vec<_> =
             peers.iter().filter(|(_, verdict)| *verdict == Verdict::Alive).map(|(node, _)| *node).collect();
+        let has_strangers = peers.iter().any(|(_, verdict)| *verdict == Verdict::NeverHeard);
         Self {
             settled_at: settled.collect::<Option<Vec<_>>>().and_then(|at| at.into_iter().max()),
             is_hushed: links.iter().any(|link| around.hush.is_hushed(*link)),
             // Isolated only where no link is left that is not.
             isolated_since: isolated.collect::<Option<Vec<_>>>().and_then(|at| at.into_iter().max()),
             is_in_touch: links.iter().any(|link| liveness.is_in_touch(now, *link)),
-            is_among_strangers: !peers.iter().any(|(_, verdict)| verdict.is_heard())
-                && peers.iter().any(|(_, verdict)| *verdict == Verdict::NeverHeard),
+            is_among_strangers: has_strangers && !peers.iter().any(|(_, verdict)| verdict.is_heard()),
+            has_strangers,
             is_in_step: alive.iter().any(|node| books.is_in_step(node)),
             wait_until: alive.iter().filter_map(|node| books.wait_for(node)).max(),
         }

@@ -1,10 +1,12 @@
 //! What is known of one address, and this node's part in it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Action;
 use super::claim::Claim;
+use super::witness::Witness;
 use crate::lan::{LinkIndex, MacAddr, NodeName, Vip};
 use crate::mind::{Refusal, Report};
 
@@ -14,7 +16,7 @@ const CONFLICT_WAIT: Duration = Duration::from_secs(10);
 const LONGEST_CONFLICT_WAIT: Duration = Duration::from_secs(60);
 
 /// An address that this node announces or is about to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Holding {
     pub(super) claim: Claim,
     pub(super) links: Vec<LinkIndex>,
@@ -46,6 +48,8 @@ pub(crate) struct Record {
     pub(super) asked: Option<Instant>,
     /// A speaker that was seen on the LAN to answer for it, and when.
     pub(super) seen: Option<(NodeName, Instant)>,
+    /// Who claims it, as others tell, since that speaker is not heard here.
+    pub(super) witnessed: Option<Witness>,
     /// The refusal that was reported.
     pub(super) refused: Option<Refusal>,
     /// The links on which its solicitations are listened for.
@@ -67,11 +71,17 @@ impl Record {
             last_owner: None,
             asked: None,
             seen: None,
+            witnessed: None,
             refused: None,
             listening: Vec::new(),
             conflict: None,
             wake: None,
         }
+    }
+
+    /// The epoch under which it is looked after; nothing where nobody claims it or its object is gone.
+    pub(super) fn known_epoch(&self) -> Option<i64> {
+        (self.vip.claimed && self.gone_since.is_none()).then_some(self.vip.epoch)
     }
 
     pub(super) fn update(&mut self, vip: Vip) {
@@ -102,6 +112,11 @@ impl Record {
         self.gone_since.is_some()
     }
 
+    /// Whether any of these ports tells of what is behind it.
+    pub(super) fn has_any_check(&self, ports: &BTreeSet<u16>) -> bool {
+        self.vip.health_checks.iter().any(|port| ports.contains(port))
+    }
+
     pub(super) fn address(&self) -> IpAddr {
         self.vip.address
     }
@@ -115,7 +130,10 @@ impl Record {
             out.push(Action::Report(Report::AddressConflictOver { address: self.vip.address }));
         }
         // The report follows when the address is decided, as the next thing.
-        out.push(Action::Announce(self.vip.address, holding.links.clone()));
+        out.extend([
+            Action::Announce(self.vip.address, holding.links.clone()),
+            Action::Took(self.vip.address),
+        ]);
     }
 
     pub(super) fn probe_conflict(&mut self, now: Instant, mac: MacAddr, out: &mut Vec<Action>) {

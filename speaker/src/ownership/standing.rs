@@ -1,11 +1,14 @@
 //! The desk at which one address is decided: where this node and the others stand about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::books::PeerBooks;
 use super::claim::{Claim, Claimant, Statement};
+use super::gates::Gates;
+use super::knowledge::Knowledge;
 use super::lan::Lan;
 use super::record::{Holding, Record};
 use super::{Action, Around};
@@ -18,11 +21,18 @@ pub(super) struct Desk<'a> {
     pub(super) now: Instant,
     pub(super) around: Around<'a>,
     pub(super) books: &'a PeerBooks,
+    pub(super) knowledge: &'a Knowledge,
+    /// What this node lacks.
+    pub(super) gates: Gates,
+    /// Ports of checks that do not pass here.
+    pub(super) unfit: &'a BTreeSet<u16>,
     pub(super) timing: Timing,
     pub(super) leaving_since: Option<Instant>,
     /// The links that were looked at for the decisions that are made together.
     pub(super) lans: &'a mut BTreeMap<Vec<LinkIndex>, Rc<Lan>>,
     pub(super) out: &'a mut Vec<Action>,
+    /// Addresses of which the peers are to be asked who claims them.
+    pub(super) who_has: &'a mut Vec<IpAddr>,
 }
 
 /// What makes this node able, or unable, to announce an address.
@@ -35,6 +45,11 @@ pub(super) struct Position {
     pub(super) ranking: Vec<NodeName>,
     /// This node's place among them.
     pub(super) rank: Option<usize>,
+    /// Those that go before this node if all could: the ones that lack less, and of those that lack as much the
+    /// ones that are ranked before it.
+    pub(super) better: Vec<NodeName>,
+    /// How much this node lacks to serve it.
+    pub(super) lacks: u32,
     pub(super) refusal: Option<Refusal>,
 }
 
@@ -60,6 +75,7 @@ impl Desk<'_> {
             record.term = record.term.max(claim.term);
             record.announced |= !claim.probing;
         }
+        self.look_at_witness(record);
         self.tell_refusal(record, &position);
         self.listen(record, &position);
         match record.holding.take() {
@@ -82,7 +98,9 @@ impl Desk<'_> {
         let cannot = position.refusal.is_some() || position.links.is_empty();
         let statement = match &record.holding {
             Some(holding) => Statement::Announcing(holding.claim),
-            None if position.rank.is_some() && record.vip.claimed && cannot => Statement::Refusing,
+            None if position.rank.is_none() || !record.vip.claimed => Statement::Nothing,
+            None if cannot => Statement::Refusing,
+            None if record.has_any_check(self.unfit) => Statement::Unfit,
             None => Statement::Nothing,
         };
         (statement, false)
@@ -103,13 +121,34 @@ impl Desk<'_> {
                 lan
             }
         };
+        let rank = ranking.iter().position(|node| node == self.own());
+        let lacks = self.lacks_itself(record);
         Position {
             links,
             lan,
-            rank: ranking.iter().position(|node| node == self.own()),
+            better: rank.map(|rank| self.better(record, &ranking, (lacks, rank))).unwrap_or_default(),
+            lacks,
+            rank,
             ranking,
             refusal: self.around.facts.refusal(record.address()),
         }
+    }
+
+    fn better(&self, record: &Record, ranking: &[NodeName], own: (u32, usize)) -> Vec<NodeName> {
+        let others = ranking.iter().enumerate().filter(|(at, _)| *at != own.1);
+        let places = others.map(|(at, node)| ((self.lacks(record.address(), node), at), node));
+        let mut better: Vec<_> = places.filter(|(place, _)| *place < own).collect();
+        better.sort_by_key(|(place, _)| *place);
+        better.into_iter().map(|(_, node)| node.clone()).collect()
+    }
+
+    /// How much another node lacks to serve an address, as it says.
+    pub(super) fn lacks(&self, address: IpAddr, node: &NodeName) -> u32 {
+        self.books.gates(node).count() + u32::from(self.books.statement(node, address).is_unfit())
+    }
+
+    fn lacks_itself(&self, record: &Record) -> u32 {
+        self.gates.count() + u32::from(record.has_any_check(self.unfit))
     }
 
     fn tell_refusal(&mut self, record: &mut Record, position: &Position) {
@@ -169,14 +208,10 @@ impl Desk<'_> {
         };
         let claims = self.books.claims(record.address());
         let alive = claims.filter(|(node, _, _)| is_alive(node));
-        let best = alive.min_by(|a, b| {
-            let claimant =
-                |(node, mac, claim): &(&NodeName, MacAddr, &Claim)| (*mac, **claim, (*node).clone());
-            let (a, b) = (claimant(a), claimant(b));
-            let a = Claimant { claim: &a.1, mac: a.0, node: &a.2 };
-            a.precedence(&Claimant { claim: &b.1, mac: b.0, node: &b.2 })
-        });
-        best.map(|(node, mac, claim)| Owner { node: node.clone(), mac, claim: *claim })
+        let alive = alive.map(|(node, mac, claim)| Claimant { claim, mac, node });
+        let witnessed = self.witnessed_owner(record).map(Owner::claimant);
+        let best = alive.chain(witnessed).min_by(|a, b| a.precedence(b));
+        best.map(|Claimant { claim, mac, node }| Owner { node: node.clone(), mac, claim: *claim })
     }
 
     /// Whether a candidate need not be waited for.
@@ -185,7 +220,14 @@ impl Desk<'_> {
         said == Statement::Refusing
             || said.claim().is_some_and(|claim| claim.leaving)
             || self.books.is_leaving(node)
+            || self.is_ignorant(node, record.address())
             || matches!(self.verdict(links, node), Some(Verdict::Dead | Verdict::Left | Verdict::Deaf))
+    }
+
+    /// Whether a candidate has not acknowledged the address at its epoch. A node that has not heard of the API
+    /// server itself for a while may be the one that knows too little.
+    fn is_ignorant(&self, node: &NodeName, address: IpAddr) -> bool {
+        !self.gates.contains(Gates::STALE) && self.knowledge.is_ignorant(node, address)
     }
 
     /// Reports that the address is announced, and how, whenever any of that changed.

@@ -8,13 +8,19 @@ use landfall_crds::Fallback;
 
 use super::claim::Claim;
 use super::*;
-use crate::lan::{Link, PeerInfo, PeerLink};
+use crate::lan::{Link, LinkIndex, PeerInfo, PeerLink};
 use crate::liveness;
+use crate::liveness::{Death, Liveness};
+use crate::mind::Report;
+use crate::mind::facts::Facts;
+use crate::mind::hush::Hush;
 use crate::mind::{Refusal, Withdrawal};
-use crate::wire::speech::{Entry, digest};
+use crate::wire::speech::{Entry, Witnessed, digest};
 
 mod claiming;
+mod fitness;
 mod keeping;
+mod witnesses;
 
 const LAN: LinkIndex = LinkIndex(2);
 
@@ -38,13 +44,14 @@ fn vip(candidates: &[&str]) -> Vip {
         candidates: candidates.iter().map(|node| name(node)).collect(),
         interfaces: Vec::new(),
         fallback: Fallback::None,
+        health_checks: Vec::new(),
         last_term: 0,
         announced_before: true,
     }
 }
 
 fn claim(epoch: i64, term: u64, rank: u16) -> Statement {
-    Statement::Announcing(Claim { epoch, term, rank, isolated: false, leaving: false, probing: false })
+    Statement::Announcing(Claim { epoch, term, rank, ..Claim::default() })
 }
 
 fn with(statement: Statement, change: impl FnOnce(&mut Claim)) -> Statement {
@@ -56,8 +63,19 @@ fn with(statement: Statement, change: impl FnOnce(&mut Claim)) -> Statement {
 struct Peer {
     speaks: bool,
     leaving: bool,
+    gates: Gates,
+    /// Under which epoch it knows of the address.
+    knows: Option<i64>,
     sequence: u64,
     said: Statement,
+}
+
+impl Peer {
+    fn knowledge(&self) -> Knowledge {
+        let mut knowledge = Knowledge::default();
+        knowledge.change(Instant::now(), address(), None, self.knows);
+        knowledge
+    }
 }
 
 struct Story {
@@ -71,6 +89,8 @@ struct Story {
     done: Vec<Action>,
     /// The deaths because of which addresses were claimed.
     failovers: Vec<Death>,
+    /// What others were told of whom they may not hear.
+    testified: Vec<(NodeName, Vec<Witnessed>)>,
 }
 
 impl Story {
@@ -92,10 +112,12 @@ impl Story {
             peers: BTreeMap::new(),
             done: Vec::new(),
             failovers: Vec::new(),
+            testified: Vec::new(),
         };
         for peer in ["n1", "n3"] {
-            let silent = Peer { speaks: true, leaving: false, sequence: 0, said: Statement::Nothing };
-            story.peers.insert(peer, silent);
+            let (gates, knows, said) = (Gates::NONE, Some(1), Statement::Nothing);
+            let quiet = Peer { speaks: true, leaving: false, gates, knows, sequence: 0, said };
+            story.peers.insert(peer, quiet);
         }
         story.facts.set_peers([1, 3].map(peer_info).to_vec());
         story.set_carrier(true);
@@ -136,19 +158,41 @@ impl Story {
         let around = Around { facts: &self.facts, liveness: &self.liveness, hush: &self.hush };
         let mut out = Vec::new();
         self.ownership.handle(self.now, around, event, &mut out);
-        let to_peers = |action: &Action| {
-            matches!(action, Action::Tell(_) | Action::TellAll(_) | Action::Query(_) | Action::Listen(..))
-        };
-        for action in out.into_iter().filter(|action| !to_peers(action)) {
+        for action in out {
             match action {
+                Action::Tell(_)
+                | Action::TellAll(_)
+                | Action::Query(_)
+                | Action::Listen(..)
+                | Action::TellKnowledge(_)
+                | Action::AskWhoHas(_)
+                | Action::Took(_) => {}
                 Action::FailedOver(death) => self.failovers.push(death),
+                Action::Testify(node, claims) => self.testified.push((node, claims)),
+                Action::AskKnowledge(node) => self.answer(&node),
                 action => self.done.push(action),
             }
         }
     }
 
+    /// A peer that is asked what it knows of tells.
+    fn answer(&mut self, node: &NodeName) {
+        let (peer, state) = self.peers.iter().find(|(peer, _)| **peer == &**node).unwrap();
+        if !state.speaks {
+            return;
+        }
+        let peer = *peer;
+        let body = Body::Know(Box::new(*self.peers[peer].knowledge().buckets()));
+        self.say(peer, &body);
+    }
+
     /// A peer speaks: its heartbeat, with all that it says.
     fn speak(&mut self, peer: &'static str) {
+        let entry = Entry { address: address(), statement: self.peers[peer].said };
+        self.say(peer, &Body::Changes(vec![entry]));
+    }
+
+    fn say(&mut self, peer: &'static str, body: &Body) {
         let state = &self.peers[peer];
         let entry = Entry { address: address(), statement: state.said };
         let header = Header {
@@ -156,18 +200,21 @@ impl Story {
             instance: 1,
             sequence: state.sequence,
             digest: digest(&entry),
-            isolated: false,
+            gates: state.gates,
+            knowledge: state.knowledge().total(),
             leaving: state.leaving,
+            ..Header::default()
         };
         let node = name(peer);
         self.watch(liveness::Event::Heard {
             link: LAN,
+            at: self.now,
             node: &node,
             instance: 1,
             isolated: false,
             timing: None,
         });
-        self.tell(Event::Said(&node, &header, &Body::Changes(vec![entry])));
+        self.tell(Event::Said(&node, &header, body));
     }
 
     fn says(&mut self, peer: &'static str, statement: Statement) {

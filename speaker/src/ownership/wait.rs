@@ -19,7 +19,7 @@ const LONGEST_DOUBT: Duration = Duration::from_secs(1);
 impl Desk<'_> {
     /// Goes on waiting, or claims.
     pub(super) fn wait(&mut self, record: &mut Record, position: &Position) {
-        let Position { links, lan, rank, ranking, refusal } = position;
+        let Position { links, lan, rank, better, lacks, refusal, .. } = position;
         let behind_since = record.behind_since.take();
         let may =
             record.vip.claimed && refusal.is_none() && !links.is_empty() && self.leaving_since.is_none();
@@ -31,10 +31,14 @@ impl Desk<'_> {
         let mut is_meant = false;
         if let Some(owner) = &owner {
             record.last_owner = Some(owner.node.clone());
-            if !owner.claim.leaving && !self.books.is_leaving(&owner.node) {
+            let owner_lacks = self.lacks(record.address(), &owner.node);
+            let is_open = owner.claim.leaving
+                || self.books.is_leaving(&owner.node)
+                || (owner.claim.reluctant && *lacks < owner_lacks);
+            if !is_open {
                 record.void_since = None;
                 record.asked = None;
-                is_meant = rank == 0 && record.vip.epoch > owner.claim.epoch;
+                is_meant = rank == 0 && record.vip.epoch > owner.claim.epoch && *lacks <= owner_lacks;
                 if !is_meant {
                     return self.overtake(record, position, rank, owner, behind_since);
                 }
@@ -45,8 +49,10 @@ impl Desk<'_> {
             return;
         }
         let start = lan.settled_at.map_or(since, |settled_at| settled_at.max(since));
-        let steps = self.timing.interval * u32::try_from(rank).unwrap_or(u32::MAX);
-        let better = &ranking[..rank];
+        // A peer that is never heard may announce it, where nobody who is heard ever did.
+        let may_be_a_strangers = lan.has_strangers && record.announced && record.last_owner.is_none();
+        let is_doubtful = lan.is_among_strangers || may_be_a_strangers;
+        let steps = self.timing.interval * u32::try_from(better.len()).unwrap_or(u32::MAX);
         match lan.isolated_since {
             Some(isolated) => {
                 let due = start.max(isolated) + ISOLATED_WAIT + steps;
@@ -56,7 +62,7 @@ impl Desk<'_> {
             }
             // Nothing is heard for a moment: that will be over, or turn out to be isolation.
             None if !lan.is_in_touch => {}
-            None if rank == 0 && !is_meant && lan.is_among_strangers => {
+            None if better.is_empty() && !is_meant && is_doubtful => {
                 if self.nobody_answers(record, position, start) {
                     self.claim(record, position, rank, false);
                 }
@@ -133,6 +139,7 @@ impl Desk<'_> {
         if is_stale {
             record.asked = Some(self.now);
             self.out.push(Action::Ask(record.address(), position.links.clone()));
+            self.who_has.push(record.address());
         }
         let ready = record.asked.map_or(due, |asked| due.max(asked + ASK_AHEAD));
         let ready = self.doubt_until(record, position, due).map_or(ready, |until| ready.max(until));
@@ -174,8 +181,8 @@ impl Desk<'_> {
             term: record.term,
             rank: u16::try_from(rank).unwrap_or(u16::MAX),
             isolated,
-            leaving: false,
             probing: !record.announced,
+            ..Claim::default()
         };
         record.void_since = None;
         record.asked = None;
@@ -185,6 +192,9 @@ impl Desk<'_> {
             Holding { claim, links: links.clone(), leaving_since: None, retry_at: None, reported: None };
         let begin = if claim.probing { Action::Probe } else { Action::Announce };
         self.out.push(begin(record.address(), links));
+        if !claim.probing {
+            self.out.push(Action::Took(record.address()));
+        }
         self.report_announcing(record, &mut holding);
         record.holding = Some(holding);
     }

@@ -46,6 +46,22 @@ impl<K: Ord + Clone> Windows<K> {
         }
     }
 
+    /// The process that is proven to be a peer's present one, and the largest counter that was taken from it.
+    pub fn newest(&self, peer: &K) -> Option<(u64, Option<u64>)> {
+        let window = self.0.get(peer)?;
+        Some((window.instance, window.span.map(|(_, newest)| newest)))
+    }
+
+    /// Goes on where a former process of this node stopped: nothing is believed that came before it did.
+    pub fn resume(&mut self, peer: &K, instance: u64, newest: Option<u64>) {
+        let mut window = Window::new(instance);
+        if let Some(newest) = newest {
+            // It has no use but to be the first that is refused.
+            let _ = window.take(newest);
+        }
+        self.0.insert(peer.clone(), window);
+    }
+
     /// Whether a message is believed whose seal is right: then its counter is used up.
     ///
     /// # Errors

@@ -3,13 +3,17 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
-    sockopt::{Ipv4RecvErr, Ipv4RecvTtl, Ipv6RecvErr, Ipv6RecvHopLimit, Ipv6TClass, RcvBufForce},
+    sockopt::{
+        Ipv4RecvErr, Ipv4RecvTtl, Ipv6RecvErr, Ipv6RecvHopLimit, Ipv6TClass, RcvBufForce, ReceiveTimestampns,
+    },
 };
 use socket2::{Domain, SockFilter, Socket, Type};
 
+use super::arrival::age;
 use crate::lan::LinkIndex;
 
 /// Sent with every datagram, and demanded of every one that comes (RFC 5082): no router passed it on.
@@ -37,13 +41,15 @@ pub struct DatagramSocket {
     source_port: u16,
 }
 
-/// A datagram's sender and how far it came.
+/// A datagram, its sender, how far it came and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received<'b> {
     /// The sender's address.
     pub from: IpAddr,
     /// IPv4 TTL or IPv6 hop limit on arrival.
     pub ttl: u8,
+    /// How long ago the kernel received it, by the wall clock.
+    pub age: Duration,
     /// The payload.
     pub payload: &'b [u8],
 }
@@ -60,6 +66,7 @@ impl DatagramSocket {
         let listener = new_socket(name, address)?;
         // Where it may not be forced, the kernel's default has to do.
         let _ = setsockopt(&listener, RcvBufForce, &RECEIVE_BUFFER);
+        setsockopt(&listener, ReceiveTimestampns, &true)?;
         listener.bind(&at(port))?;
         let sender = new_socket(name, address)?;
         // Nothing is received there, save what kernels say of what was sent.
@@ -138,8 +145,8 @@ impl DatagramSocket {
     /// # Errors
     /// `WouldBlock` where none waits.
     pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<Option<Received<'b>>> {
-        let mut control = nix::cmsg_space!(libc::c_int, [libc::c_int; 4]);
-        let (length, from, ttl) = {
+        let mut control = nix::cmsg_space!(libc::c_int, libc::timespec, [libc::c_int; 4]);
+        let (length, from, ttl, age) = {
             let mut parts = [IoSliceMut::new(buffer)];
             let message = recvmsg::<SockaddrStorage>(
                 self.listener.as_raw_fd(),
@@ -147,16 +154,20 @@ impl DatagramSocket {
                 Some(&mut control),
                 MsgFlags::empty(),
             )?;
-            let ttl = message.cmsgs()?.find_map(|part| match part {
-                ControlMessageOwned::Ipv4Ttl(ttl) | ControlMessageOwned::Ipv6HopLimit(ttl) => {
-                    u8::try_from(ttl).ok()
+            let (mut ttl, mut received) = (None, Duration::ZERO);
+            for part in message.cmsgs()? {
+                match part {
+                    ControlMessageOwned::Ipv4Ttl(told) | ControlMessageOwned::Ipv6HopLimit(told) => {
+                        ttl = u8::try_from(told).ok();
+                    }
+                    ControlMessageOwned::ScmTimestampns(stamp) => received = age(stamp),
+                    _ => {}
                 }
-                _ => None,
-            });
-            (message.bytes, message.address.and_then(|from| sender(&from)), ttl)
+            }
+            (message.bytes, message.address.and_then(|from| sender(&from)), ttl, received)
         };
         Ok(match (from, ttl, buffer.get(..length)) {
-            (Some(from), Some(ttl), Some(payload)) => Some(Received { from, ttl, payload }),
+            (Some(from), Some(ttl), Some(payload)) => Some(Received { from, ttl, age, payload }),
             _ => None,
         })
     }

@@ -4,6 +4,7 @@
 //! This is the only place in the speaker with `unsafe` code. Nothing here decides anything, and nothing
 //! blocks save [`wait`].
 
+mod arrival;
 pub mod datagram;
 pub mod groups;
 pub mod packet;

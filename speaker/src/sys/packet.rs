@@ -1,13 +1,21 @@
 //! Raw Ethernet sockets of one link (packet(7)).
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
-use nix::sys::socket::{LinkAddr, recvfrom};
+use nix::sys::socket::{
+    ControlMessageOwned, LinkAddr, MsgFlags, recvmsg, setsockopt,
+    sockopt::{RcvBufForce, ReceiveTimestampns},
+};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
+use super::arrival::age;
 use crate::lan::LinkIndex;
+
+/// Room for what comes in within some 50 ms of a storm of requests.
+const RECEIVE_BUFFER: usize = 2 << 20;
 
 /// What a packet socket receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +67,15 @@ impl Receives {
     }
 }
 
+/// A frame, and when it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received<'b> {
+    /// How long ago the kernel received it, by the wall clock.
+    pub age: Duration,
+    /// The whole frame.
+    pub frame: &'b [u8],
+}
+
 /// A raw Ethernet socket of one link. It is not promiscuous and never blocks.
 #[derive(Debug)]
 pub struct PacketSocket {
@@ -77,6 +94,11 @@ impl PacketSocket {
         let socket = Socket::new(Domain::PACKET, kind, Some(Protocol::from(0)))?;
         if let Some(filter) = receives.filter() {
             socket.attach_filter(&filter)?;
+        }
+        if receives != Receives::Nothing {
+            // Where it may not be forced, the kernel's default of some 280 frames has to do.
+            let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER);
+            setsockopt(&socket, ReceiveTimestampns, &true)?;
         }
         socket.bind(&link_address(link, receives.ethertype())?)?;
         Ok(Self { socket })
@@ -97,12 +119,24 @@ impl PacketSocket {
     ///
     /// # Errors
     /// `WouldBlock` where no frame waits; `ENETDOWN` once after the link went down.
-    pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
-        let (length, from) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), buffer)?;
-        let foreign = from.is_some_and(|from| {
-            matches!(from.pkttype(), libc::PACKET_OUTGOING | libc::PACKET_OTHERHOST | libc::PACKET_LOOPBACK)
-        });
-        Ok(if foreign { None } else { buffer.get(..length) })
+    pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<Option<Received<'b>>> {
+        let mut control = nix::cmsg_space!(libc::timespec);
+        let (length, is_foreign, age) = {
+            let mut parts = [IoSliceMut::new(buffer)];
+            let descriptor = self.socket.as_raw_fd();
+            let message = recvmsg::<LinkAddr>(descriptor, &mut parts, Some(&mut control), MsgFlags::empty())?;
+            let stamps = message.cmsgs()?.filter_map(|part| match part {
+                ControlMessageOwned::ScmTimestampns(stamp) => Some(age(stamp)),
+                _ => None,
+            });
+            let age = stamps.last().unwrap_or_default();
+            let is_foreign = message.address.is_some_and(|from| {
+                let foreign = [libc::PACKET_OUTGOING, libc::PACKET_OTHERHOST, libc::PACKET_LOOPBACK];
+                foreign.contains(&from.pkttype())
+            });
+            (message.bytes, is_foreign, age)
+        };
+        Ok(buffer.get(..length).filter(|_| !is_foreign).map(|frame| Received { age, frame }))
     }
 
     /// Takes an error that lies on the socket, so that waiting for it does not return at once for ever.

@@ -8,9 +8,13 @@ use super::WireError;
 use super::arp::{ArpRepr, Operation};
 use super::ethernet::Frame;
 use super::ndp::{ALL_NODES, Message, NdpRepr, multicast_mac, solicited_node_group};
-use super::speech::{Body, Entry, Header, SpeechRepr, digest, room_for};
+use super::speech::{
+    self, Body, Entry, Header, MOST_ADDRESSES, MOST_WITNESSED, SpeechRepr, Witnessed, digest, room_for,
+};
 use crate::lan::MacAddr;
 use crate::ownership::claim::{Claim, Statement};
+use crate::ownership::gates::Gates;
+use crate::ownership::knowledge::BUCKETS;
 
 const OURS: MacAddr = MacAddr([0x02, 0x00, 0x5e, 0x10, 0x00, 0x01]);
 const THEIRS: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0xaa]);
@@ -169,23 +173,25 @@ fn unknown_options_are_passed_over() {
 fn header() -> Header {
     Header {
         mac: OURS,
+        gates: Gates::PROXY.with(Gates::STALE),
         instance: 0x0102_0304_0506_0708,
         sequence: 7,
         digest: 0x1112_1314_1516_1718,
+        knowledge: 0x2122_2324_2526_2728,
         isolated: false,
         leaving: true,
     }
 }
 
 fn claim() -> Claim {
-    Claim { epoch: -2, term: 9, rank: 3, isolated: true, leaving: false, probing: true }
+    Claim { epoch: -2, term: 9, rank: 3, isolated: true, probing: true, ..Claim::default() }
 }
 
 #[test]
 fn speech_is_golden() {
     let heartbeat = SpeechRepr { header: header(), body: Body::Heartbeat };
-    let golden = hex("4c467370 01 01 02 00 0030 0000 ba4a3396 02005e100001 0000
-        0102030405060708 0000000000000007 1112131415161718");
+    let golden = hex("4c467370 01 01 02 07 0038 0000 a30d1840 02005e100001 0005
+        0102030405060708 0000000000000007 1112131415161718 2122232425262728");
     assert_eq!(heartbeat.emit(), golden);
     assert_eq!(SpeechRepr::parse_payload(&golden), Ok(heartbeat));
 
@@ -194,8 +200,8 @@ fn speech_is_golden() {
         Entry { address: VIP6.into(), statement: Statement::Refusing },
     ];
     let changes = SpeechRepr { header: header(), body: Body::Changes(entries) };
-    let golden = hex("4c467370 01 02 02 00 006c 0002 75d34476 02005e100001 0000
-        0102030405060708 0000000000000007 1112131415161718
+    let golden = hex("4c467370 01 02 02 07 0074 0002 92d48444 02005e100001 0005
+        0102030405060708 0000000000000007 1112131415161718 2122232425262728
         04 52 0003 fffffffffffffffe 0000000000000009 c0a80a32
         06 01 0000 0000000000000000 0000000000000000 fd000000000000000000000000000050");
     assert_eq!(changes.emit(), golden);
@@ -215,6 +221,21 @@ fn speech_of_another_version_or_protocol_is_ignored() {
     assert_eq!(SpeechRepr::parse_payload(&[b'x'; 80]), Err(WireError::NotSpeech));
 }
 
+#[test]
+fn what_only_a_later_version_says_is_a_sign_of_life() {
+    let heartbeat = SpeechRepr { header: header(), body: Body::Heartbeat };
+    let mut later = heartbeat.emit();
+    // A longer header, a flag more, a kind that is not known here and what belongs to it.
+    later.splice(56..56, [7; 8]);
+    later.extend([1, 2, 3]);
+    (later[5], later[6], later[7]) = (99, later[6] | 0x80, 8);
+    let length = u16::try_from(later.len()).unwrap();
+    later[8..10].copy_from_slice(&length.to_be_bytes());
+    let checked = speech::checked(later);
+    let expected = SpeechRepr { header: header(), body: Body::Other };
+    assert_eq!(SpeechRepr::parse_payload(&checked), Ok(expected));
+}
+
 fn any_address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         any::<u32>().prop_map(|bits| Ipv4Addr::from_bits(bits).into()),
@@ -223,11 +244,13 @@ fn any_address() -> impl Strategy<Value = IpAddr> {
 }
 
 fn any_entry() -> impl Strategy<Value = Entry> {
-    let claim = any::<(i64, u64, u16, bool, bool, bool)>().prop_map(
-        |(epoch, term, rank, isolated, leaving, probing)| Claim {
+    let claim = any::<(i64, u64, u16, [bool; 5])>().prop_map(
+        |(epoch, term, rank, [unfit, reluctant, isolated, leaving, probing])| Claim {
             epoch,
             term,
             rank,
+            unfit,
+            reluctant,
             isolated,
             leaving,
             probing,
@@ -236,6 +259,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
     let statement = prop_oneof![
         Just(Statement::Nothing),
         Just(Statement::Refusing),
+        Just(Statement::Unfit),
         claim.prop_map(Statement::Announcing),
     ];
     (any_address(), statement).prop_map(|(address, statement)| Entry { address, statement })
@@ -255,13 +279,23 @@ fn any_speech() -> impl Strategy<Value = SpeechRepr> {
             last,
             entries
         }),
+        Just(Body::DoYouKnow),
+        any::<[u64; BUCKETS]>().prop_map(|buckets| Body::Know(Box::new(buckets))),
+        proptest::collection::vec(any_address(), 0..MOST_ADDRESSES).prop_map(Body::WhoHas),
+        proptest::collection::vec((any::<[u8; 6]>(), any_entry()), 0..MOST_WITNESSED).prop_map(|claims| {
+            let witnessed = |(mac, entry)| Witnessed { mac: MacAddr(mac), entry };
+            Body::Claimed(claims.into_iter().map(witnessed).collect())
+        }),
+        Just(Body::Other),
     ];
-    let header = any::<([u8; 6], u64, u64, u64, bool, bool)>().prop_map(
-        |(mac, instance, sequence, digest, isolated, leaving)| Header {
+    let header = any::<([u8; 6], u16, u64, u64, u64, u64, bool, bool)>().prop_map(
+        |(mac, gates, instance, sequence, digest, knowledge, isolated, leaving)| Header {
             mac: MacAddr(mac),
+            gates: Gates::from_bits(gates),
             instance,
             sequence,
             digest,
+            knowledge,
             isolated,
             leaving,
         },

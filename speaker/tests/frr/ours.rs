@@ -65,8 +65,7 @@ impl View {
 
 /// What a speaker says behind a packet.
 pub(crate) fn heartbeat() -> Vec<u8> {
-    let header =
-        Header { mac: OUR_MAC, instance: 1, sequence: 0, digest: 0, isolated: false, leaving: false };
+    let header = Header { mac: OUR_MAC, instance: 1, sequence: 0, digest: 0, ..Header::default() };
     SpeechRepr { header, body: Body::Heartbeat }.emit()
 }
 

@@ -26,7 +26,7 @@ impl World {
         };
         let Some(at) = passes else { return };
         if self.nodes[receiver].mind.is_some() {
-            let event = Event::Datagram { link, from, ttl: 255, payload };
+            let event = Event::Datagram { link, at, from, ttl: 255, payload };
             self.schedule(at, What::Deliver(receiver, event));
         } else if link == LAN
             && let Some(back) = self.passes(Some(receiver), Some(number))
@@ -51,7 +51,10 @@ impl World {
         };
         for receiver in receivers.into_iter().filter(|receiver| Some(*receiver) != from) {
             if let Some(at) = self.passes(from, Some(receiver)) {
-                self.schedule(at, What::Deliver(receiver, Event::Frame { link: LAN, frame: frame.to_vec() }));
+                self.schedule(
+                    at,
+                    What::Deliver(receiver, Event::Frame { link: LAN, at, frame: frame.to_vec() }),
+                );
                 self.ask_kernel(at, receiver, LAN, frame);
             }
         }
@@ -72,7 +75,7 @@ impl World {
             return;
         }
         let at = self.now + Duration::from_micros(80 + self.random(400));
-        let event = Event::Frame { link: BACKBONE, frame: frame.to_vec() };
+        let event = Event::Frame { link: BACKBONE, at, frame: frame.to_vec() };
         self.schedule(at, What::Deliver(receiver, event));
         self.ask_kernel(at, receiver, BACKBONE, frame);
     }

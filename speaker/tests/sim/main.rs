@@ -16,6 +16,7 @@ mod ops;
 mod random;
 mod returns;
 mod scenarios;
+mod upgrades;
 mod verification;
 mod world;
 

@@ -18,6 +18,7 @@ pub fn vip(number: u32, first: usize, nodes: usize) -> Vip {
         candidates: candidates.collect(),
         interfaces: Vec::new(),
         fallback: Fallback::None,
+        health_checks: Vec::new(),
         last_term: 0,
         announced_before: true,
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use landfall_speaker::lan::{Link, LinkIndex, MacAddr, NodeName, PeerInfo, PeerLink, Vip};
 use landfall_speaker::mind::{Action, Config, Event, Mind, Report};
 use landfall_speaker::seal::Keyring;
+use landfall_speaker::succession::Inheritance;
 use landfall_speaker::wire::arp::ArpRepr;
 
 use crate::client::Clients;
@@ -18,6 +19,9 @@ use crate::lan::{backbone_address, backbone_mac};
 pub const LAN: LinkIndex = LinkIndex(2);
 pub const BACKBONE: LinkIndex = LinkIndex(3);
 pub const GATEWAY: &str = "10.0.0.254";
+
+/// Between the end of one process of a node and the beginning of the next.
+const UPGRADE: Duration = Duration::from_millis(3);
 
 pub fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -70,6 +74,8 @@ pub enum What {
     Deliver(usize, Event),
     Wake(usize),
     Api(usize, Event),
+    /// A new process of a node goes on in the place of the old one.
+    GoOn(usize, Box<Inheritance>),
     ToStation(Vec<u8>),
     Ask,
 }
@@ -185,11 +191,38 @@ impl World {
 
     // What a person or a fault does.
 
-    pub fn start_node(&mut self, number: usize) {
+    fn new_mind(&mut self, number: usize) -> Mind {
         self.instances += 1;
         let mut config = Config::new(self.nodes[number].name.clone(), self.instances * 1000 + number as u64);
         config.seed = self.random(u64::MAX);
-        self.nodes[number].mind = Some(Mind::new(config));
+        Mind::new(config)
+    }
+
+    /// The speaker of a node is replaced by another process.
+    pub fn upgrade(&mut self, number: usize) {
+        self.handle(number, Event::Cede);
+    }
+
+    fn go_on(&mut self, number: usize, left: Box<Inheritance>) {
+        if self.nodes[number].mind.is_none() {
+            return;
+        }
+        self.nodes[number].mind = Some(self.new_mind(number));
+        let known = [
+            Event::Keys(self.keys.clone()),
+            Event::Gateways(vec![GATEWAY.parse().unwrap()]),
+            Event::Peers(self.peers_of(number)),
+            Event::Vips(self.vips.values().cloned().collect()),
+            Event::Inherit(left),
+            Event::Links(self.links_of(number)),
+        ];
+        for event in known {
+            self.handle(number, event);
+        }
+    }
+
+    pub fn start_node(&mut self, number: usize) {
+        self.nodes[number].mind = Some(self.new_mind(number));
         self.nodes[number].frozen_until = None;
         self.nodes[number].runs_since = Some(self.now);
         self.nodes[number].waiting.clear();
@@ -334,6 +367,7 @@ impl World {
         match what {
             What::Deliver(number, event) => self.arrive(number, event),
             What::Kernel(number, link, question) => self.answer_as_kernel(number, link, &question),
+            What::GoOn(number, left) => self.go_on(number, left),
             What::Api(number, event) => {
                 if !self.nodes[number].api_cut {
                     self.arrive(number, event);
@@ -444,6 +478,11 @@ impl World {
                 Action::Left => {
                     self.left.push((self.now, number));
                     self.nodes[number].mind = None;
+                    return;
+                }
+                Action::Ceded(left) => {
+                    let at = self.now + UPGRADE;
+                    self.schedule(at, What::GoOn(number, left));
                     return;
                 }
                 Action::JoinGroup { .. } | Action::LeaveGroup { .. } => {}
