@@ -11,6 +11,7 @@ use crate::lan::{LinkIndex, MacAddr, NodeName};
 use crate::mind::counters::Counters;
 use crate::mind::facts::Facts;
 use crate::mind::rng::Rng;
+use crate::wire::ethernet::EmittedFrame;
 
 mod conflict;
 mod frames;
@@ -89,7 +90,7 @@ pub struct Heard<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Send a frame.
-    Send(LinkIndex, Vec<u8>),
+    Send(LinkIndex, EmittedFrame),
     /// Listen to a group.
     Join(LinkIndex, std::net::Ipv6Addr),
     /// Listen to it no more.

@@ -36,7 +36,7 @@ use counters::Counters;
 use exchange::Exchange;
 pub use explain::{Explanation, Gate, Owner, Ranked};
 use facts::Facts;
-use hearing::Letter;
+pub use hearing::Letter;
 use hush::Hush;
 use rng::Rng;
 pub use words::{Action, Event, Refusal, Report, Withdrawal};
@@ -97,6 +97,15 @@ pub struct Mind {
     has_questions: bool,
     /// Another process of this node goes on.
     has_ceded: bool,
+    scratch: Scratch,
+}
+
+/// Room for what the rooms want done, kept so that no event needs an allocation.
+#[derive(Clone, Debug, Default)]
+struct Scratch {
+    watched: Vec<liveness::Action>,
+    owned: Vec<ownership::Action>,
+    announced: Vec<announcing::Action>,
 }
 
 impl Mind {
@@ -126,16 +135,23 @@ impl Mind {
             gap_until: None,
             has_questions: false,
             has_ceded: false,
+            scratch: Scratch::default(),
         }
     }
 
     /// Takes an event in at the time `now` and pushes what is to be done.
     pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::Frame { link, at, frame } => return self.hear_frame(now, (link, at), &frame, out),
+            Event::Datagram { link, at, from, ttl, payload } => {
+                return self.hear_datagram(now, Letter { link, at, from, ttl, payload: &payload }, out);
+            }
+            _ => {}
+        }
         if self.has_ceded {
             return;
         }
-        self.notice_gap(now, out);
-        self.seen = Some(now);
+        self.begin(now, out);
         match event {
             Event::Links(links) => {
                 self.facts.set_links(links);
@@ -156,15 +172,8 @@ impl Mind {
             Event::Vips(vips) => self.own(now, ownership::Event::Vips(vips), out),
             Event::Vip(vip) => self.own(now, ownership::Event::Vip(vip), out),
             Event::VipGone(address) => self.own(now, ownership::Event::Gone(address), out),
-            Event::Frame { link, at, frame } => {
-                let is_stale = self.gap_until.is_some_and(|until| at < until);
-                let frame = announcing::Heard { link, at: at.min(now), is_stale, frame: &frame };
-                self.announce(now, announcing::Event::Frame(frame), out);
-            }
-            Event::Datagram { link, at, from, ttl, payload } => {
-                let letter = Letter { link, at: at.min(now), from, ttl, payload: &payload };
-                self.datagram(now, letter, out);
-            }
+            // Taken in above, for the driver has them in a buffer of its own.
+            Event::Frame { .. } | Event::Datagram { .. } => {}
             Event::NobodyListens { link, to } => {
                 if let Some(node) = self.facts.peer_at(link, to).cloned() {
                     self.watch(now, liveness::Event::Ended(link, &node), out);
@@ -182,6 +191,39 @@ impl Mind {
             Event::Leave => self.own(now, ownership::Event::Leave, out),
         }
         self.settle(now, out);
+    }
+
+    /// Takes in [`Event::Frame`] without owning the frame: where it came in, and when.
+    pub fn hear_frame(
+        &mut self,
+        now: Instant,
+        (link, at): (LinkIndex, Instant),
+        frame: &[u8],
+        out: &mut Vec<Action>,
+    ) {
+        if self.has_ceded {
+            return;
+        }
+        self.begin(now, out);
+        let is_stale = self.gap_until.is_some_and(|until| at < until);
+        let heard = announcing::Heard { link, at: at.min(now), is_stale, frame };
+        self.announce(now, announcing::Event::Frame(heard), out);
+        self.settle(now, out);
+    }
+
+    /// Takes in [`Event::Datagram`] without owning its payload.
+    pub fn hear_datagram(&mut self, now: Instant, letter: Letter<'_>, out: &mut Vec<Action>) {
+        if self.has_ceded {
+            return;
+        }
+        self.begin(now, out);
+        self.datagram(now, Letter { at: letter.at.min(now), ..letter }, out);
+        self.settle(now, out);
+    }
+
+    fn begin(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.notice_gap(now, out);
+        self.seen = Some(now);
     }
 
     /// When it wants to be told [`Event::Deadline`]. It may have passed already.
@@ -286,18 +328,21 @@ impl Mind {
                 self.announce(now, announcing::Event::Unhush(link), out);
             }
         }
-        let links: Vec<_> = self.facts.sessions().keys().copied().collect();
-        for link in links {
+        while let Some(link) = self.changed_isolation() {
             let is_isolated = self.liveness.isolated_since(link).is_some();
-            if is_isolated != self.isolated.contains(&link) {
-                if is_isolated {
-                    self.isolated.insert(link);
-                } else {
-                    self.isolated.remove(&link);
-                }
-                self.announce(now, announcing::Event::Isolated(link, is_isolated), out);
-                self.own(now, ownership::Event::Around, out);
+            if is_isolated {
+                self.isolated.insert(link);
+            } else {
+                self.isolated.remove(&link);
             }
+            self.announce(now, announcing::Event::Isolated(link, is_isolated), out);
+            self.own(now, ownership::Event::Around, out);
         }
+    }
+
+    /// A link that began or ceased to be isolated.
+    fn changed_isolation(&self) -> Option<LinkIndex> {
+        let mut links = self.facts.sessions().keys().copied();
+        links.find(|link| self.liveness.isolated_since(*link).is_some() != self.isolated.contains(link))
     }
 }

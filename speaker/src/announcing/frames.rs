@@ -6,6 +6,7 @@ use super::Action;
 use crate::lan::{LinkIndex, MacAddr, NodeName};
 use crate::mind::facts::Facts;
 use crate::wire::arp::{ArpRepr, Operation};
+use crate::wire::ethernet::EmittedFrame;
 use crate::wire::ndp::{ALL_NODES, Message, NdpRepr, multicast_mac, solicited_node_group};
 
 /// Tells everybody that the address is here.
@@ -71,7 +72,7 @@ pub(super) fn ask_peer(facts: &Facts, index: LinkIndex, node: &NodeName, out: &m
 }
 
 /// A question of the station `own` to a station whose hardware address is known.
-pub(super) fn who_is(from: MacAddr, own: IpAddr, target: IpAddr, mac: MacAddr) -> Option<Vec<u8>> {
+pub(super) fn who_is(from: MacAddr, own: IpAddr, target: IpAddr, mac: MacAddr) -> Option<EmittedFrame> {
     match (own, target) {
         (IpAddr::V4(own), IpAddr::V4(target)) => Some(who_has(from, own, target).emit_frame(mac)),
         (IpAddr::V6(own), IpAddr::V6(target)) => {

@@ -116,7 +116,7 @@ fn reply(sha: MacAddr, spa: Ipv4Addr, tha: MacAddr, tpa: Ipv4Addr) -> ArpRepr {
 }
 
 fn broadcast(packet: ArpRepr) -> Vec<u8> {
-    packet.emit_frame(MacAddr::BROADCAST)
+    packet.emit_frame(MacAddr::BROADCAST).to_vec()
 }
 
 fn gratuitous4() -> Vec<Sent> {
@@ -134,7 +134,7 @@ fn advertisement(to: Ipv6Addr, to_mac: MacAddr, solicited: bool) -> Sent {
 fn solicitation(from: Ipv6Addr, source_mac: Option<MacAddr>) -> Vec<u8> {
     let group = solicited_node_group(VIP6);
     let message = Message::Solicitation { target: VIP6, source_mac };
-    NdpRepr { source: from, destination: group, message }.emit_frame(CLIENT, multicast_mac(group))
+    NdpRepr { source: from, destination: group, message }.emit_frame(CLIENT, multicast_mac(group)).to_vec()
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn what_is_not_asked_of_us_is_not_answered() {
     for (frame, why) in [
         (broadcast(request(CLIENT, CLIENT4, other)), "another address"),
         (broadcast(request(OWN, CLIENT4, VIP4)), "our own frame that came back"),
-        (request(CLIENT, CLIENT4, VIP4).emit_frame(PEER), "a frame to somebody else"),
+        (request(CLIENT, CLIENT4, VIP4).emit_frame(PEER).to_vec(), "a frame to somebody else"),
         (broadcast(reply(CLIENT, CLIENT4, OWN, VIP4)), "no question"),
         (broadcast(request(MacAddr::BROADCAST, CLIENT4, VIP4)), "a sender that is a group"),
         (broadcast(request(MacAddr::ZERO, CLIENT4, VIP4)), "a sender that is nobody"),

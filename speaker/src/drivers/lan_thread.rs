@@ -18,12 +18,12 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::picture::{Picture, Told};
-use super::sockets::{Problem, Sockets, Source};
+use super::sockets::{Incoming, LONGEST, Problem, Sockets, Source};
 use crate::lan::Link;
 use crate::metrics::{Metrics, SchedulingLabels, Traffic, TrafficResult};
-use crate::mind::{Action, Event, Mind};
+use crate::mind::{Action, Event, Letter, Mind};
 use crate::succession::Inheritance;
-use crate::sys::{Waker, scheduling, wait};
+use crate::sys::{Descriptors, Waker, scheduling, wait};
 
 /// Events that may wait for the thread.
 const EVENTS: usize = 1024;
@@ -124,6 +124,7 @@ impl LanThread {
             metrics,
             published: now,
             actions: Vec::new(),
+            buffer: vec![0; LONGEST].into(),
         };
         std::thread::Builder::new().name("lan".into()).spawn(move || turning.run())?;
         Ok((Self { events, waker, pulse }, reports))
@@ -197,6 +198,8 @@ struct Turning {
     metrics: Metrics,
     published: Instant,
     actions: Vec<Action>,
+    /// Where what comes in is read to.
+    buffer: Box<[u8]>,
 }
 
 /// The way out, which never blocks.
@@ -254,7 +257,7 @@ impl Turning {
         let deadlines = [self.mind.next_deadline(), self.retry, Some(now + LONGEST_WAIT)];
         let deadline = deadlines.into_iter().flatten().min().unwrap_or(now);
         sources.clear();
-        let mut fds = vec![self.waker.as_fd()];
+        let mut fds = Descriptors::from_iter([self.waker.as_fd()]);
         if self.has_begun {
             self.sockets.wait_for(&mut fds, sources);
         }
@@ -264,21 +267,36 @@ impl Turning {
         }
     }
 
-    /// Hands the mind what waits on a socket.
+    /// Hands the mind what waits on a socket. Nothing is allocated for it.
     fn read(&mut self, source: Source, since: Instant) {
-        // The events are taken out first: handling one may close the very socket.
-        let mut events = Vec::new();
-        self.sockets.read(source, since, |event| events.push(event));
-        for event in events {
-            match event {
-                Event::Frame { .. } => self.metrics.count_traffic(Traffic::Frame, TrafficResult::Received),
-                Event::Datagram { .. } => {
-                    self.metrics.count_traffic(Traffic::Datagram, TrafficResult::Received);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut actions = std::mem::take(&mut self.actions);
+        for _ in 0..source.turn() {
+            let incoming = self.sockets.receive(source, since, &mut buffer);
+            let now = Instant::now();
+            match incoming {
+                Incoming::Frame(link, at, length) => {
+                    self.metrics.count_traffic(Traffic::Frame, TrafficResult::Received);
+                    let frame = buffer.get(..length).unwrap_or_default();
+                    self.mind.hear_frame(now, (link, at), frame, &mut actions);
                 }
-                _ => {}
+                Incoming::Datagram { link, at, from, ttl, length } => {
+                    self.metrics.count_traffic(Traffic::Datagram, TrafficResult::Received);
+                    let payload = buffer.get(..length).unwrap_or_default();
+                    let letter = Letter { link, at, from, ttl, payload };
+                    self.mind.hear_datagram(now, letter, &mut actions);
+                }
+                Incoming::NobodyListens(link, to) => {
+                    self.mind.handle(now, Event::NobodyListens { link, to }, &mut actions);
+                }
+                Incoming::Other => continue,
+                Incoming::Nothing => break,
             }
-            self.handle(Instant::now(), event);
+            for action in actions.drain(..) {
+                self.perform(now, action);
+            }
         }
+        (self.buffer, self.actions) = (buffer, actions);
     }
 
     /// Hands the mind what the other drivers sent. False where they are all gone.
@@ -297,7 +315,7 @@ impl Turning {
                             self.handle(now, event);
                         }
                         ToLan::Drain(done) => {
-                            self.sockets.drain();
+                            self.sockets.drain(&mut self.buffer);
                             // Whoever has asked may have ended meanwhile.
                             let _ = done.send(());
                         }

@@ -2,19 +2,20 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::direct::{self, Directory};
 use crate::lan::{Link, LinkIndex, MacAddr, PeerInfo};
-use crate::mind::{Event, Report};
+use crate::mind::Report;
+use crate::sys::Descriptors;
 use crate::sys::datagram::DatagramSocket;
 use crate::sys::groups::Groups;
 use crate::sys::packet::{PacketSocket, Receives};
 
 /// The longest frame or datagram that is looked at. What speakers say to each other fits into an
 /// Ethernet frame; ARP and neighbour discovery are far shorter.
-const LONGEST: usize = 2048;
+pub const LONGEST: usize = 2048;
 /// How many frames of one link are read before the others get their turn.
 const FRAMES: usize = 1024;
 /// How many datagrams: all that the socket holds, for none of them must count as missing.
@@ -27,7 +28,6 @@ pub struct Sockets {
     links: Vec<LinkSockets>,
     groups: Groups,
     directory: Directory,
-    buffer: Box<[u8; LONGEST]>,
 }
 
 #[derive(Debug)]
@@ -66,16 +66,43 @@ pub enum Source {
     Errors(usize),
 }
 
+impl Source {
+    /// How much is read of it before the others get their turn.
+    pub fn turn(self) -> usize {
+        if matches!(self, Self::Datagram(_)) { DATAGRAMS } else { FRAMES }
+    }
+}
+
+/// What was read from a socket into a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// A frame of so many bytes, and when it came.
+    Frame(LinkIndex, Instant, usize),
+    /// A datagram with so many bytes of payload.
+    Datagram {
+        /// Where it came in.
+        link: LinkIndex,
+        /// When.
+        at: Instant,
+        /// Its sender.
+        from: IpAddr,
+        /// Its TTL or hop limit on arrival.
+        ttl: u8,
+        /// The length of its payload.
+        length: usize,
+    },
+    /// A kernel says that nobody listens where a datagram was sent on the link.
+    NobodyListens(LinkIndex, IpAddr),
+    /// Something that is of no interest.
+    Other,
+    /// Nothing more waits.
+    Nothing,
+}
+
 impl Sockets {
     /// None yet. Datagrams will go to and come from `port`.
     pub fn new(port: u16) -> Self {
-        Self {
-            port,
-            links: Vec::new(),
-            groups: Groups::default(),
-            directory: Directory::default(),
-            buffer: Box::new([0; LONGEST]),
-        }
+        Self { port, links: Vec::new(), groups: Groups::default(), directory: Directory::default() }
     }
 
     /// Opens the raw sockets that `links` need, so that what comes in waits for [`Self::follow`]. What fails is
@@ -91,10 +118,14 @@ impl Sockets {
     }
 
     /// Forgets what has come in.
-    pub fn drain(&mut self) {
+    pub fn drain(&self, buffer: &mut [u8]) {
         for at in 0..self.links.len() {
             for source in [Source::Arp(at), Source::Neighbours(at), Source::Datagram(at)] {
-                self.read(source, Instant::now(), drop);
+                for _ in 0..source.turn() {
+                    if matches!(self.receive(source, Instant::now(), buffer), Incoming::Nothing) {
+                        break;
+                    }
+                }
             }
         }
     }
@@ -154,7 +185,7 @@ impl Sockets {
     }
 
     /// Everything to wait for, and what each is.
-    pub fn wait_for<'s>(&'s self, fds: &mut Vec<BorrowedFd<'s>>, sources: &mut Vec<Source>) {
+    pub fn wait_for<'s>(&'s self, fds: &mut Descriptors<'s>, sources: &mut Vec<Source>) {
         // What speakers say goes first: whether a question on the LAN is to be answered may follow from it.
         for (at, link) in self.links.iter().enumerate() {
             if let Some((_, socket)) = &link.datagram {
@@ -168,64 +199,58 @@ impl Sockets {
         }
     }
 
-    /// Takes what waits on a socket and gives it to `take`, a bounded number of times. When each came is told by
-    /// the kernel's stamp, which is not believed to be from before `since`: then the sockets were empty.
-    pub fn read(&mut self, source: Source, since: Instant, mut take: impl FnMut(Event)) {
-        let turn = if matches!(source, Source::Datagram(_)) { DATAGRAMS } else { FRAMES };
-        for _ in 0..turn {
-            let received = match source {
-                Source::Arp(at) => self.frame(at, since, |link| &link.arp),
-                Source::Neighbours(at) => self.frame(at, since, |link| &link.neighbours),
-                Source::Datagram(at) => self.datagram(at, since),
-                Source::Errors(at) => self.nobody_listens(at),
-            };
-            match received {
-                Ok(event) => event.into_iter().for_each(&mut take),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    // A link that went down leaves an error on its sockets, once. They live on.
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        tracing::debug!(%error, "a socket told of an error");
-                    }
-                    self.clear_error(source);
-                    return;
+    /// Takes the next thing that waits on a socket. When it came is told by the kernel's stamp, which is not
+    /// believed to be from before `since`: then the sockets were empty.
+    pub fn receive(&self, source: Source, since: Instant, buffer: &mut [u8]) -> Incoming {
+        let received = match source {
+            Source::Arp(at) => self.frame(at, since, |link| &link.arp, buffer),
+            Source::Neighbours(at) => self.frame(at, since, |link| &link.neighbours, buffer),
+            Source::Datagram(at) => self.datagram(at, since, buffer),
+            Source::Errors(at) => self.nobody_listens(at),
+        };
+        match received {
+            Ok(incoming) => incoming.unwrap_or(Incoming::Other),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Incoming::Other,
+            Err(error) => {
+                // A link that went down leaves an error on its sockets, once. They live on.
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    tracing::debug!(%error, "a socket told of an error");
                 }
+                self.clear_error(source);
+                Incoming::Nothing
             }
         }
     }
 
     fn frame(
-        &mut self,
+        &self,
         at: usize,
         since: Instant,
         which: fn(&LinkSockets) -> &PacketSocket,
-    ) -> io::Result<Option<Event>> {
-        let Some(link) = self.links.get(at) else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let received = which(link).receive(self.buffer.as_mut_slice())?;
-        Ok(received.map(|received| Event::Frame {
-            link: link.index,
-            at: arrival(received.age, since),
-            frame: received.frame.to_vec(),
-        }))
+        buffer: &mut [u8],
+    ) -> io::Result<Option<Incoming>> {
+        let link = self.links.get(at).ok_or(io::ErrorKind::WouldBlock)?;
+        let received = which(link).receive(buffer)?;
+        Ok(received.map(|got| Incoming::Frame(link.index, arrival(got.age, since), got.frame.len())))
     }
 
-    fn datagram(&mut self, at: usize, since: Instant) -> io::Result<Option<Event>> {
-        let Some(link) = self.links.get(at) else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let Some((_, socket)) = &link.datagram else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let received = socket.receive(self.buffer.as_mut_slice())?;
-        Ok(received.map(|datagram| Event::Datagram {
-            link: link.index,
-            at: arrival(datagram.age, since),
-            from: datagram.from,
-            ttl: datagram.ttl,
-            payload: datagram.payload.to_vec(),
-        }))
-    }
-
-    fn nobody_listens(&self, at: usize) -> io::Result<Option<Event>> {
+    fn datagram(&self, at: usize, since: Instant, buffer: &mut [u8]) -> io::Result<Option<Incoming>> {
         let link = self.links.get(at).ok_or(io::ErrorKind::WouldBlock)?;
         let (_, socket) = link.datagram.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
-        Ok(socket.nobody_listens()?.map(|to| Event::NobodyListens { link: link.index, to }))
+        let received = socket.receive(buffer)?;
+        Ok(received.map(|got| Incoming::Datagram {
+            link: link.index,
+            at: arrival(got.age, since),
+            from: got.from,
+            ttl: got.ttl,
+            length: got.payload.len(),
+        }))
+    }
+
+    fn nobody_listens(&self, at: usize) -> io::Result<Option<Incoming>> {
+        let link = self.links.get(at).ok_or(io::ErrorKind::WouldBlock)?;
+        let (_, socket) = link.datagram.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
+        Ok(socket.nobody_listens()?.map(|to| Incoming::NobodyListens(link.index, to)))
     }
 
     fn clear_error(&self, source: Source) {

@@ -12,10 +12,10 @@ use crate::wire::speech::{Body, MOST_ADDRESSES, MOST_WITNESSED};
 
 impl Mind {
     pub(super) fn watch(&mut self, now: Instant, event: liveness::Event<'_>, out: &mut Vec<Action>) {
-        let mut actions = Vec::new();
+        let mut actions = std::mem::take(&mut self.scratch.watched);
         self.liveness.handle(now, event, &mut actions);
         let mut is_changed = false;
-        for action in actions {
+        for action in actions.drain(..) {
             match action {
                 liveness::Action::Ask(link, node) => {
                     let mut outcomes = Vec::new();
@@ -58,6 +58,7 @@ impl Mind {
             }
             is_changed = true;
         }
+        self.scratch.watched = actions;
         if is_changed {
             self.own(now, ownership::Event::Around, out);
         }
@@ -89,10 +90,10 @@ impl Mind {
     }
 
     pub(super) fn own(&mut self, now: Instant, event: ownership::Event<'_>, out: &mut Vec<Action>) {
-        let mut actions = Vec::new();
+        let mut actions = std::mem::take(&mut self.scratch.owned);
         let around = Around { facts: &self.facts, liveness: &self.liveness, hush: &self.hush };
         self.ownership.handle(now, around, event, &mut actions);
-        for action in actions {
+        for action in actions.drain(..) {
             match action {
                 ownership::Action::Announce(address, links) => {
                     self.announce(now, announcing::Event::Announce(address, links), out);
@@ -156,12 +157,13 @@ impl Mind {
                 }
             }
         }
+        self.scratch.owned = actions;
     }
 
     pub(super) fn announce(&mut self, now: Instant, event: announcing::Event<'_>, out: &mut Vec<Action>) {
-        let mut actions = Vec::new();
+        let mut actions = std::mem::take(&mut self.scratch.announced);
         self.announcing.handle(now, &self.facts, event, &mut self.counters, &mut actions);
-        for action in actions {
+        for action in actions.drain(..) {
             match action {
                 announcing::Action::Send(link, frame) => out.push(Action::SendFrame { link, frame }),
                 announcing::Action::Join(link, group) => out.push(Action::JoinGroup { link, group }),
@@ -190,5 +192,6 @@ impl Mind {
                 }
             }
         }
+        self.scratch.announced = actions;
     }
 }

@@ -16,14 +16,15 @@ use crate::seal::{Ends, Opened};
 use crate::wire::bfd::{self, Packet};
 use crate::wire::speech::{Body, Header, SpeechRepr};
 
-/// A datagram as it came.
-#[derive(Clone, Copy)]
-pub(super) struct Letter<'a> {
-    pub(super) link: LinkIndex,
-    pub(super) at: Instant,
-    pub(super) from: IpAddr,
-    pub(super) ttl: u8,
-    pub(super) payload: &'a [u8],
+/// A datagram as it came; see [`Event::Datagram`](super::Event::Datagram).
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Letter<'a> {
+    pub link: LinkIndex,
+    pub at: Instant,
+    pub from: IpAddr,
+    pub ttl: u8,
+    pub payload: &'a [u8],
 }
 
 /// Where and when something was said, and by whom.

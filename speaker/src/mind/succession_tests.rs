@@ -123,7 +123,7 @@ fn what_had_waited_for_the_next_process_is_not_answered_twice() {
         tha: MacAddr::ZERO,
         tpa: [10, 0, 0, 50].into(),
     };
-    let frame = question.emit_frame(MacAddr::BROADCAST);
+    let frame = question.emit_frame(MacAddr::BROADCAST).to_vec();
     let asked = |at| Event::Frame { link: LAN, at, frame: frame.clone() };
     let now = next.now;
     assert_eq!(next.tell(asked(now - Duration::from_millis(60))), []);

@@ -214,7 +214,7 @@ fn an_answer_costs_no_more_with_many_addresses_and_names_our_address() {
     let IpAddr::V4(target) = vip4() else { panic!("an IPv4 address") };
     let question =
         ArpRepr { operation: Operation::Request, sha: CLIENT, spa: asker, tha: MacAddr::ZERO, tpa: target };
-    let done = story.hear_frame(question.emit_frame(MacAddr::BROADCAST));
+    let done = story.hear_frame(question.emit_frame(MacAddr::BROADCAST).to_vec());
     let answer = ArpRepr { operation: Operation::Reply, sha: OWN, spa: target, tha: CLIENT, tpa: asker };
     assert_eq!(done, [Action::SendFrame { link: LAN, frame: answer.emit_frame(CLIENT) }]);
 }

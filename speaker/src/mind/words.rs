@@ -9,6 +9,7 @@ use crate::lan::{Link, LinkIndex, MacAddr, NodeName, PeerInfo, Vip};
 use crate::ownership::gates::Gates;
 use crate::seal::Keyring;
 use crate::succession::Inheritance;
+use crate::wire::ethernet::EmittedFrame;
 
 /// What happens to a speaker.
 #[derive(Clone, Debug)]
@@ -82,7 +83,7 @@ pub enum Action {
         /// The link.
         link: LinkIndex,
         /// The whole frame.
-        frame: Vec<u8>,
+        frame: EmittedFrame,
     },
     /// Send this datagram of the speakers' own protocol, with TTL 255, from the link's address.
     SendDatagram {

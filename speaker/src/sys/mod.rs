@@ -11,4 +11,4 @@ pub mod packet;
 pub mod scheduling;
 mod wake;
 
-pub use wake::{Waker, wait};
+pub use wake::{Descriptors, Waker, wait};

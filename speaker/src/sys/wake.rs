@@ -9,6 +9,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
+use smallvec::SmallVec;
+
+/// So many descriptors are waited for without an allocation: a handful of links.
+const IN_PLACE: usize = 32;
+/// What is waited for.
+pub type Descriptors<'fd> = SmallVec<[BorrowedFd<'fd>; IN_PLACE]>;
 
 /// Ends another thread's [`wait`]. Clones wake the same thread.
 #[derive(Clone, Debug)]
@@ -48,9 +54,10 @@ impl AsFd for Waker {
 /// # Errors
 /// The kernel refuses to wait for these descriptors. An interruption by a signal is none: then nothing
 /// is ready.
-pub fn wait(fds: &[BorrowedFd<'_>], timeout: Duration, ready: &mut Vec<usize>) -> io::Result<()> {
+pub fn wait(fds: &Descriptors<'_>, timeout: Duration, ready: &mut Vec<usize>) -> io::Result<()> {
     ready.clear();
-    let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    let mut polled: SmallVec<[PollFd<'_>; IN_PLACE]> =
+        fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     match ppoll(&mut polled, Some(TimeSpec::from_duration(timeout)), None) {
         Ok(0) | Err(Errno::EINTR) => Ok(()),
         Ok(_) => {
@@ -72,10 +79,11 @@ mod tests {
         let mut ready = Vec::new();
         waker.wake();
         waker.clone().wake();
-        wait(&[waker.as_fd()], Duration::from_secs(5), &mut ready).unwrap();
+        let fds = Descriptors::from_iter([waker.as_fd()]);
+        wait(&fds, Duration::from_secs(5), &mut ready).unwrap();
         assert_eq!(ready, [0]);
         waker.clear();
-        wait(&[waker.as_fd()], Duration::ZERO, &mut ready).unwrap();
+        wait(&fds, Duration::ZERO, &mut ready).unwrap();
         assert!(ready.is_empty());
     }
 }

@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 
 use super::WireError;
-use super::ethernet::{ETHER_TYPE_ARP, Frame, HEADER_LEN, MIN_FRAME_LEN, emit_header, mac_at, u16_at};
+use super::ethernet::{
+    ETHER_TYPE_ARP, EmittedFrame, Frame, HEADER_LEN, MIN_FRAME_LEN, emit_header, mac_at, u16_at,
+};
 use crate::lan::MacAddr;
 
 const HARDWARE_ETHERNET: u16 = 1;
@@ -91,8 +93,8 @@ impl ArpRepr {
     }
 
     /// A whole frame that carries the value from its sender to `destination`.
-    pub fn emit_frame(&self, destination: MacAddr) -> Vec<u8> {
-        let mut frame = vec![0; MIN_FRAME_LEN];
+    pub fn emit_frame(&self, destination: MacAddr) -> EmittedFrame {
+        let mut frame = EmittedFrame::zeroed(MIN_FRAME_LEN);
         emit_header(&mut frame, destination, self.sha, ETHER_TYPE_ARP);
         let packet = &mut frame[HEADER_LEN..];
         packet[0..2].copy_from_slice(&HARDWARE_ETHERNET.to_be_bytes());

@@ -1,5 +1,8 @@
 //! Ethernet II frames without a VLAN tag.
 
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
 use super::WireError;
 use crate::lan::MacAddr;
 
@@ -43,6 +46,51 @@ impl<'a> Frame<'a> {
     /// What it carries, padding included.
     pub fn payload(&self) -> &'a [u8] {
         &self.0[HEADER_LEN..]
+    }
+}
+
+/// The longest frame that is emitted: neighbour discovery with a link-layer address.
+const MAX_EMITTED_LEN: usize = HEADER_LEN + 40 + 24 + 8;
+
+/// A whole frame that is to be sent. It is held in place, so that an answer allocates nothing.
+#[derive(Clone, Copy)]
+pub struct EmittedFrame {
+    bytes: [u8; MAX_EMITTED_LEN],
+    length: u8,
+}
+
+impl EmittedFrame {
+    /// A frame of zeros. It is no longer than any that is emitted.
+    pub(super) fn zeroed(length: usize) -> Self {
+        Self { bytes: [0; MAX_EMITTED_LEN], length: length.min(MAX_EMITTED_LEN) as u8 }
+    }
+}
+
+impl Deref for EmittedFrame {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl DerefMut for EmittedFrame {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl PartialEq for EmittedFrame {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for EmittedFrame {}
+
+impl fmt::Debug for EmittedFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::WireError;
-use super::ethernet::{ETHER_TYPE_IPV6, Frame, HEADER_LEN, emit_header, mac_at, u16_at};
+use super::ethernet::{ETHER_TYPE_IPV6, EmittedFrame, Frame, HEADER_LEN, emit_header, mac_at, u16_at};
 use crate::lan::MacAddr;
 
 const IPV6_LEN: usize = 40;
@@ -185,7 +185,7 @@ impl NdpRepr {
     }
 
     /// A whole frame that carries the value from the station `from` to the station `to`.
-    pub fn emit_frame(&self, from: MacAddr, to: MacAddr) -> Vec<u8> {
+    pub fn emit_frame(&self, from: MacAddr, to: MacAddr) -> EmittedFrame {
         let (kind, flags, target, option) = match self.message {
             Message::Solicitation { target, source_mac } => {
                 (SOLICITATION, 0, target, source_mac.map(|mac| (OPTION_SOURCE_MAC, mac)))
@@ -199,7 +199,7 @@ impl NdpRepr {
             }
         };
         let length = MESSAGE_LEN + option.map_or(0, |_| OPTION_LEN);
-        let mut frame = vec![0; HEADER_LEN + IPV6_LEN + length];
+        let mut frame = EmittedFrame::zeroed(HEADER_LEN + IPV6_LEN + length);
         emit_header(&mut frame, to, from, ETHER_TYPE_IPV6);
         let (header, message) = frame[HEADER_LEN..].split_at_mut(IPV6_LEN);
         header[0] = 6 << 4;

@@ -55,11 +55,11 @@ const DUPLICATE_PROBE: &str = "3333ff000050 0200000000aa 86dd
 fn gratuitous_arp_is_golden() {
     let request =
         ArpRepr { operation: Operation::Request, sha: OURS, spa: VIP4, tha: MacAddr::ZERO, tpa: VIP4 };
-    assert_eq!(request.emit_frame(MacAddr::BROADCAST), hex(GRATUITOUS_REQUEST));
+    assert_eq!(request.emit_frame(MacAddr::BROADCAST).to_vec(), hex(GRATUITOUS_REQUEST));
     assert_eq!(arp(&hex(GRATUITOUS_REQUEST)), Ok(request));
     // Linux takes a reply for gratuitous only with the target hardware address of the sender.
     let reply = ArpRepr { operation: Operation::Reply, tha: OURS, ..request };
-    assert_eq!(reply.emit_frame(MacAddr::BROADCAST), hex(GRATUITOUS_REPLY));
+    assert_eq!(reply.emit_frame(MacAddr::BROADCAST).to_vec(), hex(GRATUITOUS_REPLY));
     assert_eq!(arp(&hex(GRATUITOUS_REPLY)), Ok(reply));
 }
 
@@ -73,19 +73,19 @@ fn neighbor_discovery_is_golden() {
         overrides: true,
     };
     let unsolicited = NdpRepr { source: VIP6, destination: ALL_NODES, message };
-    assert_eq!(unsolicited.emit_frame(OURS, multicast_mac(ALL_NODES)), hex(ADVERTISEMENT));
+    assert_eq!(unsolicited.emit_frame(OURS, multicast_mac(ALL_NODES)).to_vec(), hex(ADVERTISEMENT));
     assert_eq!(ndp(&hex(ADVERTISEMENT)), Ok(unsolicited));
 
     let group = solicited_node_group(VIP6);
     assert_eq!(group, "ff02::1:ff00:50".parse::<Ipv6Addr>().unwrap());
     let message = Message::Solicitation { target: VIP6, source_mac: Some(THEIRS) };
     let question = NdpRepr { source: "fd00::99".parse().unwrap(), destination: group, message };
-    assert_eq!(question.emit_frame(THEIRS, multicast_mac(group)), hex(SOLICITATION));
+    assert_eq!(question.emit_frame(THEIRS, multicast_mac(group)).to_vec(), hex(SOLICITATION));
     assert_eq!(ndp(&hex(SOLICITATION)), Ok(question));
 
     let message = Message::Solicitation { target: VIP6, source_mac: None };
     let probe = NdpRepr { source: Ipv6Addr::UNSPECIFIED, destination: group, message };
-    assert_eq!(probe.emit_frame(THEIRS, multicast_mac(group)), hex(DUPLICATE_PROBE));
+    assert_eq!(probe.emit_frame(THEIRS, multicast_mac(group)).to_vec(), hex(DUPLICATE_PROBE));
     assert_eq!(ndp(&hex(DUPLICATE_PROBE)), Ok(probe));
 }
 

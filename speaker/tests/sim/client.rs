@@ -93,7 +93,7 @@ impl Clients {
                 tha: packet.sha,
                 tpa: packet.spa,
             };
-            return vec![answer.emit_frame(packet.sha)];
+            return vec![answer.emit_frame(packet.sha).to_vec()];
         }
         Vec::new()
     }
@@ -102,5 +102,5 @@ impl Clients {
 fn request(mac: MacAddr, from: Ipv4Addr, address: IpAddr) -> Vec<u8> {
     let IpAddr::V4(tpa) = address else { panic!("the pretend LAN speaks IPv4") };
     let packet = ArpRepr { operation: Operation::Request, sha: mac, spa: from, tha: MacAddr::ZERO, tpa };
-    packet.emit_frame(MacAddr::BROADCAST)
+    packet.emit_frame(MacAddr::BROADCAST).to_vec()
 }
