@@ -243,6 +243,102 @@ fn whom_a_witness_heard_lately_is_not_dead() {
     assert_eq!(stale.verdict("n2"), Some(Verdict::Dead), "that is as long as it is silent here");
 }
 
+/// What a peer and its surroundings do from the moment on from which it is not heard any more.
+#[derive(Clone, Copy, Debug)]
+struct Circumstances {
+    /// Its kernel answers for the node's own address.
+    kernel_answers: bool,
+    /// Its kernel says that nobody listens at the port.
+    has_ended: bool,
+    /// A witness hears it.
+    is_vouched_for: bool,
+    /// Another speaker is heard.
+    others_are_heard: bool,
+}
+
+/// When the peer is found dead, within two seconds.
+fn death_under(circumstances: Circumstances) -> Option<Duration> {
+    let Circumstances { kernel_answers, has_ended, is_vouched_for, others_are_heard } = circumstances;
+    let mut story = both_heard();
+    if has_ended {
+        story.tell(Event::Ended(LAN, &name("n2")));
+    }
+    while story.now - story.start < ms(2000) {
+        if others_are_heard {
+            story.hear("n3", 1);
+        }
+        if kernel_answers {
+            story.answered("n2");
+        }
+        if is_vouched_for {
+            story.tell(Event::Vouched { link: LAN, node: &name("n2"), ago: ms(5) });
+        }
+        if story.pass(ms(5)).contains(&Action::Dead(LAN, name("n2"))) {
+            return Some(story.now - story.start);
+        }
+    }
+    None
+}
+
+#[test]
+fn the_table_of_verdicts_cell_by_cell() {
+    const FAST: Option<Duration> = Some(Duration::from_millis(155));
+    const WHOLE: Option<Duration> = Some(Duration::from_millis(300));
+    const LONGEST: Option<Duration> = Some(Duration::from_millis(1000));
+    for (kernel_answers, has_ended, others_are_heard, without_witness) in [
+        (false, false, true, FAST),
+        (false, false, false, WHOLE),
+        (false, true, true, FAST),
+        (false, true, false, WHOLE),
+        (true, false, true, LONGEST),
+        (true, false, false, LONGEST),
+        (true, true, true, WHOLE),
+        (true, true, false, WHOLE),
+    ] {
+        for is_vouched_for in [false, true] {
+            let cell = Circumstances { kernel_answers, has_ended, is_vouched_for, others_are_heard };
+            let expected = without_witness.filter(|_| !is_vouched_for);
+            assert_eq!(death_under(cell), expected, "{cell:?}");
+        }
+    }
+}
+
+#[test]
+fn what_had_waited_for_this_process_says_when_it_was_heard_and_not_that_it_lives() {
+    let mut story = both_heard();
+    let heard = story.now;
+    story.pass(ms(90));
+    story.hear("n3", 1);
+    // A heartbeat that came 20 ms after the last one is read only now.
+    story.now += ms(50);
+    let node = &name("n2");
+    let late =
+        Event::Heard { link: LAN, at: heard + ms(20), node, instance: 1, isolated: false, timing: None };
+    story.tell(late.clone());
+    assert_eq!(story.verdict("n2"), Some(Verdict::Alive));
+    assert!(story.liveness.is_heard_since(LAN, node, heard + ms(20)));
+    assert!(!story.liveness.is_heard_since(LAN, node, heard + ms(21)));
+    let mut done = Vec::new();
+    while story.verdict("n2") == Some(Verdict::Alive) {
+        story.hear("n3", 1);
+        done = story.pass(ms(5));
+    }
+    assert_eq!(done, [Action::Dead(LAN, name("n2"))]);
+    assert_eq!(story.tell(late), [], "it does not bring a dead one back");
+    assert_eq!(story.verdict("n2"), Some(Verdict::Dead));
+    assert!(story.hear("n2", 1).contains(&Action::Alive(LAN, name("n2"))));
+}
+
+#[test]
+fn a_kernels_answer_from_before_it_was_asked_proves_nothing() {
+    let mut story = both_heard();
+    let before = story.now;
+    story.pass(ms(120));
+    story.hear("n3", 1);
+    story.tell(Event::Answered(LAN, before, &name("n2")));
+    assert_eq!(story.pass(ms(35)), [Action::Dead(LAN, name("n2"))]);
+}
+
 #[test]
 fn a_gap_of_ones_own_begins_the_verification_anew() {
     let mut story = both_heard();
