@@ -30,8 +30,10 @@ pub enum Event {
     Checks(BTreeSet<u16>),
     /// What the health check of a Service at this port says.
     Check(u16, Health),
-    /// Whether there are complete lists of what is to be announced from this process's own watches.
-    Informed(bool),
+    /// A former process of this node lacked this, and what it knew is known.
+    Inherited(Gates),
+    /// There are complete lists of what is to be announced from this process's own watches.
+    Informed,
     /// The time that `next_deadline` named has come.
     Deadline,
 }
@@ -87,15 +89,26 @@ impl Fitness {
     pub fn handle(&mut self, now: Instant, event: Event) -> Gates {
         match event {
             Event::Proxy(health) => self.proxy.observe(now, health == Health::Healthy, PROXY_FAILS),
+            Event::Inherited(gates) => self.inherit(now, gates),
             Event::Checks(ports) => self.checks.retain(|port, _| ports.contains(port)),
             Event::Check(port, health) => self.check(now, port, health),
             Event::ApiHeard => self.api_heard = Some(now),
-            Event::Informed(is_informed) => self.is_informed = is_informed,
+            Event::Informed => self.is_informed = true,
             Event::Deadline => {}
         }
         let is_fresh = self.api_heard.is_some_and(|heard| now < heard + STALE);
         self.fresh.observe(now, is_fresh, Duration::ZERO);
         self.gates()
+    }
+
+    fn inherit(&mut self, now: Instant, lacked: Gates) {
+        if !lacked.contains(Gates::PROXY) {
+            self.proxy = Gate { passes: true, has_passed: true, otherwise_since: None };
+        }
+        if !lacked.contains(Gates::STALE) {
+            self.api_heard = self.api_heard.max(Some(now));
+        }
+        self.is_informed |= !lacked.contains(Gates::COLD);
     }
 
     fn check(&mut self, now: Instant, port: u16, health: Health) {

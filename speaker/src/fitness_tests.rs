@@ -14,7 +14,7 @@ impl Story {
         let mut story = Self { fitness: Fitness::default(), now: Instant::now() };
         assert_eq!(story.fitness.gates(), Gates::PROXY.with(Gates::COLD).with(Gates::STALE));
         story.tell(Event::ApiHeard);
-        story.tell(Event::Informed(true));
+        story.tell(Event::Informed);
         assert_eq!(story.tell(Event::Proxy(Health::Healthy)), Gates::NONE, "the first time at once");
         story
     }
@@ -59,7 +59,7 @@ fn kube_proxy_fails_after_5_s_and_must_be_well_for_15_to_pass_again() {
 fn a_node_without_kube_proxy_lacks_it_for_ever() {
     let mut story = Story::fit();
     story.fitness = Fitness::default();
-    story.tell(Event::Informed(true));
+    story.tell(Event::Informed);
     assert_eq!(story.pass(100, Health::Unreachable), Gates::PROXY);
 }
 
@@ -82,9 +82,11 @@ fn who_does_not_hear_the_api_server_is_stale_after_30_s_and_again_fresh_after_15
 
 #[test]
 fn lists_that_come_make_a_node_warm_at_once() {
-    let mut story = Story::fit();
-    assert_eq!(story.tell(Event::Informed(false)), Gates::COLD);
-    assert_eq!(story.tell(Event::Informed(true)), Gates::NONE);
+    let mut fitness = Fitness::default();
+    let now = Instant::now();
+    fitness.handle(now, Event::ApiHeard);
+    assert_eq!(fitness.handle(now, Event::Proxy(Health::Healthy)), Gates::COLD);
+    assert_eq!(fitness.handle(now, Event::Informed), Gates::NONE);
 }
 
 #[test]
@@ -106,4 +108,14 @@ fn a_health_check_fails_after_3_s_and_one_that_is_not_heard_says_nothing() {
     assert!(check(&mut story, 4, Health::Unhealthy));
     story.tell(Event::Checks(BTreeSet::new()));
     assert!(story.fitness.unfit().is_empty());
+}
+
+#[test]
+fn what_a_former_process_had_needs_no_patience() {
+    let mut fitness = Fitness::default();
+    let now = Instant::now();
+    assert_eq!(fitness.handle(now, Event::Inherited(Gates::PROXY)), Gates::PROXY);
+    let stale = now + STALE;
+    assert_eq!(fitness.next_deadline(), Some(stale));
+    assert_eq!(fitness.handle(stale, Event::Deadline), Gates::PROXY.with(Gates::STALE));
 }

@@ -26,6 +26,8 @@ pub struct Inheritance {
     pub instance: u64,
     /// The counter of the next seal.
     pub seal: u64,
+    /// What the node lacked to serve what it announces, in the bits of `Gates`.
+    pub gates: u16,
     /// How often what is said of addresses has changed.
     pub sequence: u64,
     /// The addresses that are announced.

@@ -42,6 +42,8 @@ pub struct Sources {
     pub books: watch::Receiver<Books>,
     /// The node's own addresses, at which kube-proxy may listen.
     pub addresses: watch::Receiver<Vec<IpAddr>>,
+    /// What a former process of this node lacked, once this one goes on in its place.
+    pub inherited: watch::Receiver<Option<Gates>>,
 }
 
 /// Has the mind know what the node lacks, for ever, and `readiness`, of which a part is observed.
@@ -56,7 +58,7 @@ pub async fn follow(
     let mut fitness = Fitness::default();
     let mut known = readiness.subscribe();
     let (answer, mut answered) = watch::channel(Health::Unreachable);
-    let Sources { node, kube_proxy, mut api_heard, books, addresses } = sources;
+    let Sources { node, kube_proxy, mut api_heard, books, addresses, mut inherited } = sources;
     let (check, mut checked) = mpsc::channel(16);
     let checking = check_for_ever(&node, &books, &addresses, &check);
     let asking = ask_for_ever(kube_proxy, &answer);
@@ -77,8 +79,17 @@ pub async fn follow(
                     api_heard.mark_unchanged();
                     Event::ApiHeard
                 }
-                Ok(()) = known.changed() => Event::Informed(is_informed(&known.borrow_and_update())),
+                Ok(()) = known.changed() => {
+                    if !is_informed(&known.borrow_and_update()) {
+                        continue;
+                    }
+                    Event::Informed
+                }
                 Some(event) = checked.recv() => event,
+                Ok(()) = inherited.changed() => match *inherited.borrow_and_update() {
+                    Some(gates) => Event::Inherited(gates),
+                    None => continue,
+                },
                 () = wake => Event::Deadline,
             };
             let now = fitness.handle(Instant::now(), event);

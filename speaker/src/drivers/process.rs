@@ -26,6 +26,7 @@ use super::watch::Listeners;
 use crate::config::Options;
 use crate::metrics::Metrics;
 use crate::mind::{Event, Mind};
+use crate::ownership::gates::Gates;
 use crate::sys::scheduling;
 
 /// How long leaving may take.
@@ -87,6 +88,7 @@ pub async fn run(
     let (heard, api_heard) = watch::channel(None);
     let (addresses, own_addresses) = watch::channel(Vec::new());
     let checked_books = books.subscribe();
+    let (inherit, inherited) = watch::channel(None);
     let (left, has_left) = oneshot::channel();
     let (cede, ceded) = oneshot::channel();
     let (begun, _) = watch::channel(false);
@@ -132,7 +134,7 @@ pub async fn run(
         };
         let serving = async {
             // The connection to it lasts as long as this process, so that the former one knows.
-            let predecessor = begin(predecessor, &lan, &readiness).await?;
+            let predecessor = begin(predecessor, &lan, &readiness, &inherit).await?;
             begun.send_replace(true);
             let patience = if predecessor.is_some() { PORTS } else { Duration::ZERO };
             let doors = open_doors(options.listen, patience).await?;
@@ -147,6 +149,7 @@ pub async fn run(
             api_heard,
             books: checked_books,
             addresses: own_addresses,
+            inherited,
         };
         let fitness = async { fitness::follow(sources, &lan, &readiness).await.map_err(Error::from) };
         tokio::try_join!(network, knowledge, follow_keys(keys_folder, &lan), serving, fitness).map(drop)
@@ -223,6 +226,7 @@ async fn begin(
     predecessor: Option<Predecessor>,
     lan: &LanThread,
     readiness: &watch::Sender<Readiness>,
+    inherit: &watch::Sender<Option<Gates>>,
 ) -> Result<Option<Predecessor>, Gone> {
     let Some(mut predecessor) = predecessor else {
         lan.begin(None).await?;
@@ -238,6 +242,7 @@ async fn begin(
     match predecessor.take_over().await {
         Ok(left) => {
             tracing::info!(addresses = left.holdings.len(), peers = left.sessions.len(), "goes on");
+            inherit.send_replace(Some(Gates::from_bits(left.gates)));
             lan.begin(Some(Box::new(left))).await?;
         }
         Err(error) => {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Mind;
 use crate::lan::LinkIndex;
-use crate::ownership;
+use crate::ownership::{self, gates::Gates};
 use crate::succession::{Inheritance, Session, VERSION};
 use crate::wire::speech::Body;
 
@@ -27,6 +27,7 @@ impl Mind {
             version: VERSION,
             instance: self.instance,
             seal: self.sealer.next(),
+            gates: self.ownership.gates().bits(),
             sequence: self.ownership.own_book().sequence(),
             sessions: sessions.collect(),
             holdings: self.ownership.leave_behind().collect(),
@@ -53,6 +54,8 @@ impl Mind {
         let processes: BTreeMap<_, _> = processes.collect();
         self.ownership.expect(now, processes.iter().map(|(node, instance)| (node, *instance)));
         self.has_questions = true;
+        let gates = Gates::from_bits(left.gates);
+        self.own(now, ownership::Event::Gates(gates), out);
         self.own(now, ownership::Event::Inherit(&left.holdings, left.sequence), out);
         self.sessions.inherit(left.sessions.into_iter().map(|session| (session.key(), session.bfd)));
     }
