@@ -106,6 +106,7 @@ impl Ownership {
                 self.knowledge.retain(|node| around.facts.has_peer(node));
                 self.undecided.extend(self.records.keys());
             }
+            Event::Peer(node) => self.undecide_for(node),
             Event::Said(node, header, body) => self.said(now, around, node, header, body, out),
             Event::Gates(gates) => {
                 if std::mem::replace(&mut self.gates, gates) != gates {
@@ -277,6 +278,15 @@ impl Ownership {
             out.extend(contested.iter().map(|address| Action::Correct(*address)));
             out.push(Action::Tell(contested));
         }
+    }
+
+    /// Decides anew what may depend on whether a peer lives: what it speaks of, and what waits for somebody. All
+    /// else stays as it is, however many addresses there are.
+    fn undecide_for(&mut self, node: &NodeName) {
+        self.undecided.extend(self.peers.spoken_of(node));
+        let lacks = self.gates != Gates::NONE;
+        let depends = |record: &&Record| record.depends_on_others(lacks);
+        self.undecided.extend(self.records.values().filter(depends).map(Record::address));
     }
 
     fn undecide_waiting(&mut self) {

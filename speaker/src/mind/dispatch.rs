@@ -15,6 +15,7 @@ impl Mind {
         let mut actions = std::mem::take(&mut self.scratch.watched);
         self.liveness.handle(now, event, &mut actions);
         let mut is_changed = false;
+        let mut peers = Vec::new();
         for action in actions.drain(..) {
             match action {
                 liveness::Action::Ask(link, node) => {
@@ -36,12 +37,22 @@ impl Mind {
                     self.ask_witnesses(link, &node, out);
                     continue;
                 }
-                liveness::Action::Alive(link, node) => self.report_peer(link, node, true, out),
+                liveness::Action::Alive(link, node) => {
+                    peers.push(node.clone());
+                    self.report_peer(link, node, true, out);
+                    continue;
+                }
                 liveness::Action::Dead(link, node) => {
                     if self.liveness.verdicts(&node).all(|(_, verdict)| !verdict.is_heard()) {
                         self.ownership.silence(&node);
                     }
+                    peers.push(node.clone());
                     self.report_peer(link, node, false, out);
+                    continue;
+                }
+                liveness::Action::Deaf(_, node) | liveness::Action::Restarted(node) => {
+                    peers.push(node);
+                    continue;
                 }
                 liveness::Action::Left(node) => {
                     let on = self.reported.keys().filter(|(_, known)| *known == node);
@@ -51,16 +62,16 @@ impl Mind {
                     self.own(now, ownership::Event::Void(&node), out);
                 }
                 liveness::Action::Reached(link) => self.reached(now, link, out),
-                liveness::Action::Restarted(_)
-                | liveness::Action::Deaf(..)
-                | liveness::Action::Isolated(_)
-                | liveness::Action::Touched(_) => {}
+                liveness::Action::Isolated(_) | liveness::Action::Touched(_) => {}
             }
             is_changed = true;
         }
         self.scratch.watched = actions;
         if is_changed {
-            self.own(now, ownership::Event::Around, out);
+            return self.own(now, ownership::Event::Around, out);
+        }
+        for node in peers {
+            self.own(now, ownership::Event::Peer(&node), out);
         }
     }
 

@@ -281,6 +281,13 @@ impl PeerBooks {
         self.books.get(node).is_some_and(|book| book.leaving)
     }
 
+    /// The addresses of which a peer says anything.
+    pub fn spoken_of(&self, node: &NodeName) -> impl Iterator<Item = IpAddr> {
+        let statements = self.books.get(node).into_iter().flat_map(|book| &book.statements);
+        let says = statements.filter(|(_, (said, _))| *said != Statement::Nothing);
+        says.map(|(address, _)| *address)
+    }
+
     /// What a peer's node lacks.
     pub fn gates(&self, node: &NodeName) -> Gates {
         self.books.get(node).map(|book| book.gates).unwrap_or_default()

@@ -96,6 +96,19 @@ impl Record {
         self.void_since.is_some()
     }
 
+    /// Whether what becomes of it may depend on any peer; `lacks` says that this node would hand it to a better one.
+    pub(super) fn depends_on_others(&self, lacks: bool) -> bool {
+        let held = self.holding.as_ref();
+        let is_given_up = |held: &Holding| {
+            let Claim { leaving, reluctant, unfit, isolated, .. } = held.claim;
+            lacks || leaving || reluctant || unfit || isolated || held.leaving_since.is_some()
+        };
+        self.is_waiting()
+            || self.behind_since.is_some()
+            || self.witnessed.is_some()
+            || held.is_some_and(is_given_up)
+    }
+
     pub(super) fn wake_at(&mut self, at: Instant) {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }

@@ -148,6 +148,13 @@ impl Story {
                 | liveness::Action::Probe(..)
                 | liveness::Action::AskWitnesses(..) => continue,
                 liveness::Action::Left(node) => self.tell(Event::Void(&node)),
+                liveness::Action::Alive(_, node)
+                | liveness::Action::Dead(_, node)
+                | liveness::Action::Deaf(_, node)
+                | liveness::Action::Restarted(node) => {
+                    self.tell(Event::Peer(&node));
+                    continue;
+                }
                 _ => {}
             }
             self.tell(Event::Around);

@@ -45,8 +45,10 @@ pub enum Event<'a> {
     Vip(Vip),
     /// An address's object is gone.
     Gone(IpAddr),
-    /// Facts, liveness or hush changed.
+    /// Facts, hush, or liveness of a whole link changed.
     Around,
+    /// What is known of whether a peer lives changed.
+    Peer(&'a NodeName),
     /// What this node lacks changed.
     Gates(Gates),
     /// At these ports kube-proxy says that there is no endpoint on this node.
