@@ -7,6 +7,7 @@
 pub mod announcing;
 pub mod bfd;
 pub mod config;
+pub mod draining;
 pub mod drivers;
 pub mod fitness;
 pub mod lan;

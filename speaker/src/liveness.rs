@@ -145,6 +145,8 @@ pub struct Death {
     pub suspected: Instant,
     /// When it was found dead.
     pub verified: Instant,
+    /// Its kernel still answered: the node forwards, and its speaker alone is gone.
+    pub kernel_answers: bool,
 }
 
 impl Verdict {

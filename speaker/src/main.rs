@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -42,6 +43,7 @@ fn mind(options: &Options, node: &str) -> Mind {
         instance: random(),
         interval: options.heartbeat_interval,
         multiplier: options.detect_multiplier,
+        drain: Duration::ZERO,
         seed: random(),
     })
 }

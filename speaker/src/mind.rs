@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::announcing::{self, Announcing};
 use crate::bfd::sessions::Sessions;
+use crate::draining::{self, Draining};
 use crate::lan::{LinkIndex, NodeName};
 use crate::liveness::{self, Liveness, Timing};
 use crate::ownership::{self, Ownership};
@@ -55,16 +56,19 @@ pub struct Config {
     pub interval: Duration,
     /// After so many intervals of silence a peer is dead.
     pub multiplier: NonZeroU8,
+    /// For how long connections are kept when an address is taken over from a node that lives; zero for not at all.
+    pub drain: Duration,
     /// What all jitter comes from, and numbers that strangers must not guess: it comes from the operating
     /// system.
     pub seed: u64,
 }
 
 impl Config {
-    /// The usual pace: 100 ms, three times.
+    /// The usual pace: 100 ms, three times. No connections are kept.
     pub fn new(node: NodeName, instance: u64) -> Self {
         const THREE: NonZeroU8 = NonZeroU8::MIN.saturating_add(2);
-        Self { node, instance, interval: Duration::from_millis(100), multiplier: THREE, seed: instance }
+        let (interval, drain) = (Duration::from_millis(100), Duration::ZERO);
+        Self { node, instance, interval, multiplier: THREE, drain, seed: instance }
     }
 }
 
@@ -83,6 +87,7 @@ pub struct Mind {
     liveness: Liveness,
     ownership: Ownership,
     announcing: Announcing,
+    draining: Draining,
     exchange: Exchange,
     hush: Hush,
     isolated: HashSet<LinkIndex>,
@@ -124,7 +129,8 @@ impl Mind {
             sealer: Sealer::new(1),
             windows: Windows::default(),
             liveness: Liveness::new(timing),
-            ownership: Ownership::new(timing),
+            ownership: Ownership::new(timing, !config.drain.is_zero()),
+            draining: Draining::new(config.drain),
             announcing: Announcing::new(Rng::new(rng.next_u64())),
             exchange: Exchange::default(),
             hush: Hush::default(),
@@ -188,6 +194,9 @@ impl Mind {
                 let left = self.leave_behind(now);
                 return out.push(Action::Ceded(Box::new(left)));
             }
+            Event::ConnectionsKept(address) => {
+                self.own(now, ownership::Event::ConnectionsKept(address), out);
+            }
             Event::Leave => self.own(now, ownership::Event::Leave, out),
         }
         self.settle(now, out);
@@ -236,6 +245,7 @@ impl Mind {
             self.liveness.next_deadline(),
             self.ownership.next_deadline(),
             self.announcing.next_deadline(),
+            self.draining.next_deadline(),
             self.exchange.next_deadline(),
             self.seen.and_then(|seen| self.hush.next_deadline(seen)),
         ]
@@ -312,6 +322,9 @@ impl Mind {
         }
         if self.announcing.next_deadline().is_some_and(|due| due <= now) {
             self.announce(now, announcing::Event::Deadline, out);
+        }
+        if self.draining.next_deadline().is_some_and(|due| due <= now) {
+            self.drain(now, draining::Event::Deadline, out);
         }
         for body in self.exchange.repeat(now, self.ownership.own_book()) {
             self.say(&body, out);

@@ -66,6 +66,8 @@ pub struct Ownership {
     peers: PeerBooks,
     knowledge: Knowledge,
     disputes: Disputes,
+    /// Connections are kept across planned moves.
+    keeps_connections: bool,
     gates: Gates,
     unfit: BTreeSet<u16>,
     inherited: Inherited,
@@ -76,8 +78,9 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Looks after nothing yet.
-    pub fn new(timing: Timing) -> Self {
+    /// Looks after nothing yet. `keeps_connections` says whether to wait until connections are kept before an
+    /// address is taken over from a node that lives.
+    pub fn new(timing: Timing, keeps_connections: bool) -> Self {
         Self {
             timing,
             records: HashMap::new(),
@@ -85,6 +88,7 @@ impl Ownership {
             peers: PeerBooks::default(),
             knowledge: Knowledge::default(),
             disputes: Disputes::default(),
+            keeps_connections,
             gates: Gates::default(),
             unfit: BTreeSet::new(),
             inherited: Inherited::default(),
@@ -128,6 +132,13 @@ impl Ownership {
             Event::ProbeConflict(address, mac) => self.probe_conflict(now, address, mac, out),
             Event::SpeakerHas(sight) => self.speaker_has(now, around, &sight, out),
             Event::Inherit(holdings, sequence) => self.inherit(now, holdings, sequence),
+            Event::ConnectionsKept(address) => {
+                if let Some(keeping) = self.records.get_mut(&address).and_then(|known| known.keeping.as_mut())
+                {
+                    keeping.2 = true;
+                    self.undecided.insert(address);
+                }
+            }
             Event::Leave => {
                 self.leaving_since.get_or_insert(now);
                 self.undecided.extend(self.records.keys());
@@ -323,6 +334,7 @@ impl Ownership {
                 knowledge: &self.knowledge,
                 gates: self.gates,
                 unfit: &self.unfit,
+                keeps_connections: self.keeps_connections,
                 timing: self.timing,
                 leaving_since: self.leaving_since,
                 lans: &mut lans,
@@ -371,6 +383,7 @@ impl Ownership {
             knowledge: &self.knowledge,
             gates: self.gates,
             unfit: &self.unfit,
+            keeps_connections: self.keeps_connections,
             timing: self.timing,
             leaving_since: self.leaving_since,
             lans: &mut BTreeMap::new(),

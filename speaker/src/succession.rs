@@ -34,6 +34,9 @@ pub struct Inheritance {
     pub holdings: Vec<Holding>,
     /// The sessions with peers.
     pub sessions: Vec<Session>,
+    /// The connections that are kept for a former announcer.
+    #[serde(default)]
+    pub detours: Vec<KeptConnections>,
 }
 
 /// An address that is announced.
@@ -46,6 +49,22 @@ pub struct Holding {
     pub claim: Claim,
     /// The indices of the links on which it is.
     pub links: Vec<u32>,
+}
+
+/// Connections of an address that are sent on to the node that announced it before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptConnections {
+    /// The address.
+    pub address: IpAddr,
+    /// That node.
+    pub from: String,
+    /// The index of the link to it.
+    pub link: u32,
+    /// Its address there.
+    pub via: IpAddr,
+    /// For how much longer.
+    pub left: Duration,
 }
 
 /// A session with a peer on a link.

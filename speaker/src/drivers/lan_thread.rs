@@ -409,6 +409,7 @@ impl Turning {
                     self.metrics.dropped_reports.inc();
                 }
             }
+            Action::KeepConnections(_) | Action::DropConnections(_) => {}
             Action::Left => self.outbox.say(FromLan::Left),
             Action::Ceded(left) => {
                 // Before anybody else wants the ports.

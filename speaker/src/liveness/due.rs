@@ -72,7 +72,9 @@ impl Liveness {
             if is_dead {
                 let suspected = session.verification.as_ref().map_or(now, Verification::suspected);
                 let heard = session.truly_heard.unwrap_or(session.heard);
-                session.death = Some(Death { heard, suspected, verified: now });
+                let kernel_answers =
+                    session.verification.as_ref().is_some_and(|asked| asked.is_answered(now));
+                session.death = Some(Death { heard, suspected, verified: now, kernel_answers });
                 session.verdict = Verdict::Dead;
                 (session.isolated_since, session.verification) = (None, None);
                 out.push(Action::Dead(*link, node.clone()));

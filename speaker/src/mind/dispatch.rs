@@ -1,10 +1,12 @@
 //! Who tells whom: what one room wants done is an event to another, or an action.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::exchange::everything;
 use super::{Action, Mind, Report};
 use crate::announcing;
+use crate::draining::{self, Detour};
 use crate::lan::{LinkIndex, NodeName};
 use crate::liveness;
 use crate::ownership::{self, Around};
@@ -46,6 +48,9 @@ impl Mind {
                     if self.liveness.verdicts(&node).all(|(_, verdict)| !verdict.is_heard()) {
                         self.ownership.silence(&node);
                     }
+                    if self.is_gone(&node) {
+                        self.drain(now, draining::Event::Dead(node.clone()), out);
+                    }
                     peers.push(node.clone());
                     self.report_peer(link, node, false, out);
                     continue;
@@ -73,6 +78,13 @@ impl Mind {
         for node in peers {
             self.own(now, ownership::Event::Peer(&node), out);
         }
+    }
+
+    /// Whether a node that is dead is really gone, and not its speaker alone.
+    fn is_gone(&self, node: &NodeName) -> bool {
+        self.liveness.verdicts(node).all(|(link, verdict)| {
+            !verdict.is_heard() && self.liveness.death(link, node).is_none_or(|death| !death.kernel_answers)
+        })
     }
 
     /// The LAN is heard again: keep silent until it is known who took over meanwhile.
@@ -113,6 +125,7 @@ impl Mind {
                     self.announce(now, announcing::Event::Resume(address, links), out);
                 }
                 ownership::Action::Withdraw(address) => {
+                    self.drain(now, draining::Event::Lost(address), out);
                     self.announce(now, announcing::Event::Withdraw(address), out);
                 }
                 ownership::Action::Probe(address, links) => {
@@ -153,7 +166,13 @@ impl Mind {
                         self.say(&Body::WhoHas(addresses.to_vec()), out);
                     }
                 }
-                ownership::Action::Took(_) => self.counters.takeovers += 1,
+                ownership::Action::KeepConnections(address, node, links) => {
+                    self.keep_connections(now, address, node, &links, out);
+                }
+                ownership::Action::Took(address) => {
+                    self.counters.takeovers += 1;
+                    self.drain(now, draining::Event::Took(address), out);
+                }
                 ownership::Action::Testify(node, claims) => {
                     self.counters.testimonies += 1;
                     for claims in claims.chunks(MOST_WITNESSED) {
@@ -169,6 +188,38 @@ impl Mind {
             }
         }
         self.scratch.owned = actions;
+    }
+
+    pub(super) fn drain(&mut self, now: Instant, event: draining::Event, out: &mut Vec<Action>) {
+        let mut actions = Vec::new();
+        self.draining.handle(now, event, &mut actions);
+        self.carry_out(actions, out);
+    }
+
+    pub(super) fn carry_out(&self, actions: Vec<draining::Action>, out: &mut Vec<Action>) {
+        out.extend(actions.into_iter().map(|action| match action {
+            draining::Action::Begin(detour) => Action::KeepConnections(detour),
+            draining::Action::End(address) => Action::DropConnections(address),
+        }));
+    }
+
+    /// Where there is no way to the node, nothing is waited for.
+    fn keep_connections(
+        &mut self,
+        now: Instant,
+        address: IpAddr,
+        node: NodeName,
+        links: &[LinkIndex],
+        out: &mut Vec<Action>,
+    ) {
+        let way = links.iter().find_map(|link| {
+            let via = self.facts.address_of(*link, &node, address.is_ipv4())?;
+            Some(Detour { address, link: *link, via })
+        });
+        match way {
+            Some(detour) => self.drain(now, draining::Event::Prepare(node, detour), out),
+            None => self.own(now, ownership::Event::ConnectionsKept(address), out),
+        }
     }
 
     pub(super) fn announce(&mut self, now: Instant, event: announcing::Event<'_>, out: &mut Vec<Action>) {

@@ -177,6 +177,14 @@ impl Facts {
         self.link(link)?.watched_at()
     }
 
+    /// An address of a peer on a link, of one family.
+    pub fn address_of(&self, link: LinkIndex, node: &NodeName, is_v4: bool) -> Option<IpAddr> {
+        let watched = self.peer_address(link, node)?;
+        let mut links = self.peers.get(node)?.links.iter();
+        let there = links.find(|there| there.address == Some(watched))?;
+        there.addresses.iter().copied().find(|address| address.is_ipv4() == is_v4)
+    }
+
     /// The hardware address behind an address of a peer.
     pub fn peer_mac(&self, node: &NodeName, address: IpAddr) -> Option<MacAddr> {
         let mut links = self.peers.get(node)?.links.iter();

@@ -89,8 +89,14 @@ mod tests {
         let heard = Instant::now();
         let after = |ms| heard + Duration::from_millis(ms);
         let mut failovers = Failovers::default();
-        failovers.note(&Death { heard, suspected: after(105), verified: after(150) }, after(151));
-        failovers.note(&Death { heard, suspected: after(25), verified: after(26) }, after(9000));
+        let death = |suspected, verified| Death {
+            heard,
+            suspected: after(suspected),
+            verified: after(verified),
+            kernel_answers: false,
+        };
+        failovers.note(&death(105, 150), after(151));
+        failovers.note(&death(25, 26), after(9000));
         let filled = |histogram: &Histogram| -> Vec<(usize, u64)> {
             histogram.buckets.iter().copied().enumerate().filter(|(_, count)| *count > 0).collect()
         };

@@ -31,6 +31,7 @@ impl Mind {
             sequence: self.ownership.own_book().sequence(),
             sessions: sessions.collect(),
             holdings: self.ownership.leave_behind().collect(),
+            detours: self.draining.leave_behind(now).collect(),
         }
     }
 
@@ -57,6 +58,9 @@ impl Mind {
         let gates = Gates::from_bits(left.gates);
         self.own(now, ownership::Event::Gates(gates), out);
         self.own(now, ownership::Event::Inherit(&left.holdings, left.sequence), out);
+        let mut kept = Vec::new();
+        self.draining.inherit(now, left.detours, &mut kept);
+        self.carry_out(kept, out);
         self.sessions.inherit(left.sessions.into_iter().map(|session| (session.key(), session.bfd)));
     }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::draining::Detour;
 use crate::lan::{Link, LinkIndex, MacAddr, NodeName, PeerInfo, Vip};
 use crate::ownership::gates::Gates;
 use crate::seal::Keyring;
@@ -71,6 +72,8 @@ pub enum Event {
     Inherit(Box<Inheritance>),
     /// Another process of this node goes on: answer with [`Action::Ceded`] and do nothing ever after.
     Cede,
+    /// [`Action::KeepConnections`] is done.
+    ConnectionsKept(IpAddr),
     /// Leave: hand every address over and answer with [`Action::Left`] when that is done.
     Leave,
 }
@@ -108,6 +111,11 @@ pub enum Action {
         /// The group.
         group: Ipv6Addr,
     },
+    /// Send on what belongs to connections that this node does not know, and say so with
+    /// [`Event::ConnectionsKept`].
+    KeepConnections(Detour),
+    /// Send on nothing more of the address.
+    DropConnections(IpAddr),
     /// Tell the world: it goes into objects, events, metrics and logs.
     Report(Report),
     /// What the other process needs; nothing follows any more.

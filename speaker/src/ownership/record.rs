@@ -50,6 +50,8 @@ pub(crate) struct Record {
     pub(super) seen: Option<(NodeName, Instant)>,
     /// Who claims it, as others tell, since that speaker is not heard here.
     pub(super) witnessed: Option<Witness>,
+    /// From whom it is about to be taken over, since when, and whether its connections are kept.
+    pub(super) keeping: Option<(NodeName, Instant, bool)>,
     /// The refusal that was reported.
     pub(super) refused: Option<Refusal>,
     /// The links on which its solicitations are listened for.
@@ -72,6 +74,7 @@ impl Record {
             asked: None,
             seen: None,
             witnessed: None,
+            keeping: None,
             refused: None,
             listening: Vec::new(),
             conflict: None,

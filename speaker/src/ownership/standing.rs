@@ -26,6 +26,8 @@ pub(super) struct Desk<'a> {
     pub(super) gates: Gates,
     /// Ports of checks that do not pass here.
     pub(super) unfit: &'a BTreeSet<u16>,
+    /// Connections are kept across planned moves.
+    pub(super) keeps_connections: bool,
     pub(super) timing: Timing,
     pub(super) leaving_since: Option<Instant>,
     /// The links that were looked at for the decisions that are made together.

@@ -20,6 +20,7 @@ use crate::wire::speech::{Entry, Witnessed, digest};
 mod claiming;
 mod fitness;
 mod keeping;
+mod moves;
 mod witnesses;
 
 const LAN: LinkIndex = LinkIndex(2);
@@ -102,9 +103,13 @@ impl Story {
     }
 
     fn starting() -> Self {
+        Self::starting_with(false)
+    }
+
+    fn starting_with(keeps_connections: bool) -> Self {
         let timing = Timing { interval: ms(100), multiplier: 3 };
         let mut story = Self {
-            ownership: Ownership::new(timing),
+            ownership: Ownership::new(timing, keeps_connections),
             facts: Facts::new(name("n2")),
             liveness: Liveness::new(timing),
             hush: Hush::default(),

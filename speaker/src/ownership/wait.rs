@@ -11,6 +11,10 @@ use crate::liveness::{Death, Verdict};
 
 /// So long before a claim by backstop the LAN is asked whether anybody answers after all.
 const ASK_AHEAD: Duration = Duration::from_millis(50);
+/// To keep connections may take as long; the move does not wait for longer.
+const KEEPING: Duration = Duration::from_millis(150);
+/// What was made ready to keep connections is there for as long.
+const KEEPING_FRESH: Duration = Duration::from_secs(4);
 /// An answer to that is taken for fresh for so long.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// So long may a speaker that is dead by its heartbeats, and yet answers, put off a claim.
@@ -68,12 +72,44 @@ impl Desk<'_> {
                 }
             }
             None if is_meant || better.iter().all(|node| self.is_passed_over(record, links, node)) => {
-                self.claim(record, position, rank, false);
+                if self.connections_are_kept(record, position, owner.as_ref()) {
+                    self.claim(record, position, rank, false);
+                }
             }
             None => {
                 if self.nobody_answers(record, position, start + steps) {
                     self.claim(record, position, rank, false);
                 }
+            }
+        }
+    }
+
+    /// Whether it may be taken over from a node that lives: either what belongs to the connections that one knows is
+    /// sent on to it by now, or that has taken too long.
+    fn connections_are_kept(
+        &mut self,
+        record: &mut Record,
+        position: &Position,
+        owner: Option<&Owner>,
+    ) -> bool {
+        let Some(owner) = owner.filter(|owner| self.keeps_connections && !owner.claim.probing) else {
+            return true;
+        };
+        match &record.keeping {
+            Some((from, since, is_done)) if *from == owner.node && self.now < *since + KEEPING_FRESH => {
+                let due = *since + KEEPING;
+                if !is_done && self.now < due {
+                    record.wake_at(due);
+                    return false;
+                }
+                true
+            }
+            _ => {
+                record.keeping = Some((owner.node.clone(), self.now, false));
+                let links = position.links.clone();
+                self.out.push(Action::KeepConnections(record.address(), owner.node.clone(), links));
+                record.wake_at(self.now + KEEPING);
+                false
             }
         }
     }

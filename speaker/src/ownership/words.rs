@@ -65,6 +65,8 @@ pub enum Event<'a> {
     SpeakerHas(Sight<'a>),
     /// A former process of this node announced these addresses, and had changed its mind so often.
     Inherit(&'a [Holding], u64),
+    /// What belongs to connections of the address that are known elsewhere is sent on, if it is taken over now.
+    ConnectionsKept(IpAddr),
     /// This speaker is to leave.
     Leave,
     /// The time that `next_deadline` named has come.
@@ -104,6 +106,8 @@ pub enum Action {
     Testify(NodeName, Vec<Witnessed>),
     /// Tell the world.
     Report(Report),
+    /// The address is about to be taken over from a node that lives: keep the connections that it knows.
+    KeepConnections(IpAddr, NodeName, Vec<LinkIndex>),
     /// This node begins to answer for an address.
     Took(IpAddr),
     /// An address was claimed because the node that announced it was found dead like this.

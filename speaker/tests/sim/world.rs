@@ -99,6 +99,8 @@ pub struct World {
     told_at: Instant,
     /// The keys of every second world: the other half does without.
     keys: Option<Arc<Keyring>>,
+    /// For how long connections are kept, in every third world.
+    drain: Duration,
     /// A firewall keeps the speakers' datagrams from everybody.
     pub drops_datagrams: bool,
     /// Pairs of nodes that do not hear each other on the first LAN, though all others hear both.
@@ -159,6 +161,7 @@ impl World {
             status_flows: true,
             told_at: start,
             keys: (seed % 2 == 1).then(keys),
+            drain: if seed % 3 == 1 { ms(120_000) } else { ms(0) },
             drops_datagrams: false,
             cuts: Vec::new(),
             strangers: Vec::new(),
@@ -195,6 +198,7 @@ impl World {
         self.instances += 1;
         let mut config = Config::new(self.nodes[number].name.clone(), self.instances * 1000 + number as u64);
         config.seed = self.random(u64::MAX);
+        config.drain = self.drain;
         Mind::new(config)
     }
 
@@ -485,7 +489,12 @@ impl World {
                     self.schedule(at, What::GoOn(number, left));
                     return;
                 }
-                Action::JoinGroup { .. } | Action::LeaveGroup { .. } => {}
+                Action::KeepConnections(detour) => {
+                    let at = self.now + Duration::from_micros(self.random(20_000));
+                    let event = Event::ConnectionsKept(detour.address);
+                    self.schedule(at, What::Deliver(number, event));
+                }
+                Action::DropConnections(_) | Action::JoinGroup { .. } | Action::LeaveGroup { .. } => {}
             }
         }
     }

@@ -31,7 +31,7 @@ fn who_just_started_hears_of_an_owner_and_takes_nothing_from_it() {
 #[test]
 fn nothing_is_decided_before_links_and_peers_are_known() {
     let timing = Timing { interval: ms(100), multiplier: 3 };
-    let mut ownership = Ownership::new(timing);
+    let mut ownership = Ownership::new(timing, false);
     let (facts, hush) = (Facts::new(name("n2")), Hush::default());
     let liveness = Liveness::new(timing);
     let around = Around { facts: &facts, liveness: &liveness, hush: &hush };
