@@ -3,6 +3,7 @@
 //! A pure machine: it is told what to announce and what came in, and says which frames to send. It does
 //! not decide what is announced; of what it hears it tells what bears on that.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use crate::mind::rng::Rng;
 use crate::wire::ethernet::EmittedFrame;
 
 mod conflict;
+mod demand;
 mod frames;
 mod groups;
 mod hearing;
@@ -24,6 +26,7 @@ mod stations;
 mod tests;
 
 use conflict::Conflict;
+use demand::Demand;
 use groups::Groups;
 use pacing::Pacer;
 use probing::Probing;
@@ -160,6 +163,12 @@ pub struct Announcing {
     macs: HashMap<LinkIndex, MacAddr>,
     timers: BTreeSet<(Instant, Due)>,
     pacer: Pacer,
+    /// Addresses of which nobody has been told yet, those first that were asked for last.
+    firsts: BTreeSet<(Reverse<Option<Instant>>, IpAddr)>,
+    first_pacer: Pacer,
+    /// Since when any of them waits.
+    firsts_since: Option<Instant>,
+    demand: Demand,
     rng: Rng,
 }
 
@@ -175,7 +184,11 @@ impl Announcing {
             isolated: HashSet::new(),
             macs: HashMap::new(),
             timers: BTreeSet::new(),
-            pacer: Pacer::default(),
+            pacer: Pacer::of_repeats(),
+            firsts: BTreeSet::new(),
+            first_pacer: Pacer::of_firsts(),
+            firsts_since: None,
+            demand: Demand::default(),
             rng,
         }
     }
@@ -211,16 +224,21 @@ impl Announcing {
             Event::AskLan(link) => self.stations.ask(facts, link, out),
             Event::AskPeer(link, node) => frames::ask_peer(facts, link, node, out),
             Event::Frame(heard) => self.hear(now, facts, heard, counters, out),
-            Event::Deadline => self.due(now, facts, out),
+            Event::Deadline => {
+                self.tell_firsts(now, facts, out);
+                self.due(now, facts, out);
+            }
         }
     }
 
     /// When it wants to be woken.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, due)| match due {
+        let timer = self.timers.first().map(|(at, due)| match due {
             Due::Gratuitous(_) => self.pacer.earliest(*at),
             Due::Probe(_) | Due::ConflictOver(_) => *at,
-        })
+        });
+        let firsts = self.firsts_since.map(|since| self.first_pacer.earliest(since));
+        timer.into_iter().chain(firsts).min()
     }
 
     /// Whether it answers for an address, anywhere, right now.
@@ -254,8 +272,6 @@ impl Announcing {
         out: &mut Vec<Action>,
     ) {
         self.stop_probing(address);
-        let audible = links.iter().filter(|link| !self.hushed.contains(link));
-        frames::gratuitous(facts, address, audible, out);
         let due = now + SCHEDULE[1];
         let former = self.table.remove(&address);
         if let Some(former) = &former {
@@ -271,6 +287,25 @@ impl Announcing {
             conflict: former.and_then(|former| former.conflict),
         };
         self.table.insert(address, entry);
+        self.firsts.insert((Reverse(self.demand.of(address)), address));
+        self.firsts_since.get_or_insert(now);
+        self.tell_firsts(now, facts, out);
+    }
+
+    /// Tells the neighbours of addresses that are new here, as many as the pace allows.
+    fn tell_firsts(&mut self, now: Instant, facts: &Facts, out: &mut Vec<Action>) {
+        while self.first_pacer.allows(now)
+            && let Some((_, address)) = self.firsts.pop_first()
+        {
+            let Some(entry) = self.table.get_mut(&address) else { continue };
+            let audible = entry.links.iter().filter(|link| !self.hushed.contains(link));
+            let before = out.len();
+            frames::gratuitous(facts, address, audible, out);
+            self.first_pacer.sent(now, out.len() - before);
+        }
+        if self.firsts.is_empty() {
+            self.firsts_since = None;
+        }
     }
 
     fn resume(&mut self, now: Instant, address: IpAddr, links: Vec<LinkIndex>) {

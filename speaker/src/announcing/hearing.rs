@@ -97,6 +97,9 @@ impl Announcing {
             self.somebody_has(scene, packet.spa.into(), asker, gratuitous, out);
         }
         let asks = packet.operation == Operation::Request && packet.spa != packet.tpa;
+        if asks {
+            self.demand.note(scene.now, target);
+        }
         if asks && self.answers_in(scene, target) {
             let answer = ArpRepr {
                 operation: Operation::Reply,
@@ -134,6 +137,7 @@ impl Announcing {
                 if facts.station(asker) == Station::Foreign {
                     self.stations.note(link, packet.source.into(), asker);
                 }
+                self.demand.note(scene.now, target.into());
                 self.somebody_has(scene, packet.source.into(), asker, false, out);
                 if self.answers_in(scene, target.into()) && !is_ours(packet.source, facts) {
                     counters.answers_sent += 1;

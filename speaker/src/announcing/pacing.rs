@@ -1,36 +1,47 @@
-//! Repeats of gratuitous frames are spread, so that a thousand addresses do not make a storm of them.
+//! Gratuitous frames are spread: the first ones of a takeover so that no queue of the kernel's overflows and loses
+//! them, their repeats so that a thousand addresses do not make a storm.
 
 use std::time::{Duration, Instant};
 
-/// The time that one frame takes up: 2,000 frames a second.
-const PER_FRAME: Duration = Duration::from_micros(500);
-/// So much may be sent in one go.
-const BURST: Duration = Duration::from_millis(20);
-
 /// A leaky bucket (the generic cell rate algorithm).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Pacer {
+    /// The time that one frame takes up.
+    per_frame: Duration,
+    /// So much may be sent in one go.
+    burst: Duration,
     /// When all that was sent would have been sent at the even pace.
     spent_until: Option<Instant>,
 }
 
 impl Pacer {
+    /// For first frames: those of a thousand IPv4 addresses at once, and 100,000 a second. A queue holds a thousand
+    /// frames mostly, and a link of 100 Mbit/s takes about as many a second.
+    pub(super) fn of_firsts() -> Self {
+        Self { per_frame: Duration::from_micros(10), burst: Duration::from_millis(20), spent_until: None }
+    }
+
+    /// For repeats: 2,000 frames a second.
+    pub(super) fn of_repeats() -> Self {
+        Self { per_frame: Duration::from_micros(500), burst: Duration::from_millis(20), spent_until: None }
+    }
+
     /// Whether something may be sent now.
     pub(super) fn allows(&self, now: Instant) -> bool {
-        self.spent_until.is_none_or(|until| until <= now + BURST)
+        self.spent_until.is_none_or(|until| until <= now + self.burst)
     }
 
     /// Notes that frames were sent.
     pub(super) fn sent(&mut self, now: Instant, frames: usize) {
         let from = self.spent_until.map_or(now, |until| until.max(now));
-        self.spent_until = Some(from + PER_FRAME * u32::try_from(frames).unwrap_or(u32::MAX));
+        self.spent_until = Some(from + self.per_frame * u32::try_from(frames).unwrap_or(u32::MAX));
     }
 
     /// When something that is due at `at` may be sent. A full bucket is let run down by half, so that one
     /// waking sends many.
     pub(super) fn earliest(&self, at: Instant) -> Instant {
         match self.spent_until {
-            Some(until) if until > at + BURST => until.checked_sub(BURST / 2).unwrap_or(until),
+            Some(until) if until > at + self.burst => until.checked_sub(self.burst / 2).unwrap_or(until),
             _ => at,
         }
     }
@@ -44,7 +55,7 @@ mod tests {
     #[test]
     fn a_thousand_frames_take_about_half_a_second() {
         let start = Instant::now();
-        let (mut now, mut pacer, mut sent, mut wakings) = (start, Pacer::default(), 0, 0);
+        let (mut now, mut pacer, mut sent, mut wakings) = (start, Pacer::of_repeats(), 0, 0);
         while sent < 1000 {
             while sent < 1000 && pacer.allows(now) {
                 pacer.sent(now, 2);

@@ -267,6 +267,43 @@ fn a_thousand_takeovers_are_told_at_once_and_their_repeats_are_paced() {
 }
 
 #[test]
+fn of_very_many_takeovers_those_that_were_asked_for_last_are_told_first() {
+    let mut story = Story::new();
+    let address = |number: u32| Ipv4Addr::from_bits(0x0a00_1000 + number);
+    // Somebody asks for the last two of them, and the very last one was asked for last.
+    for number in [4998, 4999] {
+        story.hear(&broadcast(request(CLIENT, CLIENT4, address(number))));
+        story.now += ms(10);
+    }
+    story.start = story.now;
+    let mut told: Vec<Duration> = Vec::new();
+    let mut order = Vec::new();
+    let mut note = |at: Duration, actions: &[Action]| {
+        for action in actions {
+            let Action::Send(LAN, frame) = action else { continue };
+            let packet = ArpRepr::parse_frame(&Frame::new_checked(frame).unwrap()).unwrap();
+            // A reply follows each request.
+            if packet.operation == Operation::Request {
+                order.push(packet.spa);
+                told.push(at);
+            }
+        }
+    };
+    for number in 0..5000 {
+        let done = story.tell(Event::Announce(address(number).into(), vec![LAN]));
+        note(ms(0), &done);
+    }
+    for (at, action) in story.pass(ms(100)) {
+        note(at, &[action]);
+    }
+    assert_eq!(order.len(), 5000);
+    assert!(told.last().unwrap() <= &ms(90), "{:?}", told.last());
+    let at_once = told.iter().take_while(|at| **at == ms(0)).count();
+    assert!((1000..=1002).contains(&at_once), "{at_once}");
+    assert_eq!(order[at_once..at_once + 2], [address(4999), address(4998)]);
+}
+
+#[test]
 fn a_foreign_station_with_our_address_is_told_of_and_the_address_defended_now_and_then() {
     let mut story = Story::announcing(&[VIP4.into()]);
     let foreign = broadcast(request(CLIENT, VIP4, VIP4));
