@@ -79,7 +79,7 @@ pub async fn run(
         Err(error) => tracing::info!("the memory is not locked ({error}): it goes without IPC_LOCK"),
     }
     let (keys_folder, keys) = KeysFolder::open(&options.keys_dir)?;
-    let predecessor = Predecessor::find(&options.state_dir).await;
+    let predecessor = Predecessor::find(&options.state_dir, node).await;
     let (lan, said) = LanThread::start(mind, options.lan_port, metrics.clone()).map_err(Error::Lan)?;
     let (readiness, _) = watch::channel(Readiness::default());
     let (books, books_seen) = watch::channel(Books::default());
@@ -157,7 +157,7 @@ pub async fn run(
     let mut work = Box::pin(work);
     let mut succession = pin!(async {
         has_begun(&begun).await;
-        match Door::open(&options.state_dir) {
+        match Door::open(&options.state_dir, node) {
             Ok(door) => door.wait(&lan, ceded, &expected).await,
             Err(error) => {
                 tracing::warn!(%error, folder = %options.state_dir.display(),

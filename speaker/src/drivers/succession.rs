@@ -2,10 +2,11 @@
 //! it prepares, and then asks for what the present one has to leave.
 //!
 //! ```text
-//! next: "prepares 1\n"  …  "goes on\n"      present: "{…}\n", an Inheritance
+//! next: "prepares 1 n2\n"  …  "goes on\n"      present: "{…}\n", an Inheritance
 //! ```
 //!
-//! The next one keeps the connection for as long as it lives, so that the former one knows.
+//! The name of the socket stands for the node, and the node is told as well: speakers of several nodes may be run by
+//! hand with one folder. The next one keeps the connection for as long as it lives, so that the former one knows.
 
 use std::fs;
 use std::io;
@@ -22,7 +23,6 @@ use super::lan_thread::{Gone, LanThread};
 use crate::mind::Event;
 use crate::succession::{Inheritance, VERSION};
 
-const SOCKET: &str = "speaker.sock";
 const PREPARES: &str = "prepares";
 const GOES_ON: &str = "goes on";
 /// How long the other process may take to answer. Nobody announces meanwhile.
@@ -52,9 +52,10 @@ pub struct Predecessor(BufReader<UnixStream>);
 
 impl Predecessor {
     /// Finds it, if there is one, and tells it that this one prepares to go on.
-    pub async fn find(folder: &Path) -> Option<Self> {
-        let mut stream = timeout(ANSWER, UnixStream::connect(folder.join(SOCKET))).await.ok()?.ok()?;
-        stream.write_all(format!("{PREPARES} {VERSION}\n").as_bytes()).await.ok()?;
+    pub async fn find(folder: &Path, node: &str) -> Option<Self> {
+        let path = folder.join(socket_of(node));
+        let mut stream = timeout(ANSWER, UnixStream::connect(path)).await.ok()?.ok()?;
+        stream.write_all(format!("{PREPARES} {VERSION} {node}\n").as_bytes()).await.ok()?;
         Some(Self(BufReader::new(stream)))
     }
 
@@ -83,6 +84,7 @@ impl Predecessor {
 pub struct Door {
     listener: UnixListener,
     path: PathBuf,
+    node: String,
 }
 
 impl Door {
@@ -90,16 +92,16 @@ impl Door {
     ///
     /// # Errors
     /// The folder cannot be written to.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    pub fn open(folder: &Path, node: &str) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let path = folder.join(SOCKET);
+        let path = folder.join(socket_of(node));
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path })
+        Ok(Self { listener, path, node: node.to_owned() })
     }
 
     /// Where it is.
@@ -125,7 +127,7 @@ impl Door {
                 continue;
             };
             is_expected.send_replace(true);
-            if let Some(stream) = wants_to_go_on(stream).await {
+            if let Some(stream) = wants_to_go_on(stream, &self.node).await {
                 break stream;
             }
             is_expected.send_replace(false);
@@ -143,17 +145,29 @@ impl Door {
     }
 }
 
+/// The name of a node's socket: as short as the path of one must be, whatever the node is called (FNV-1a).
+fn socket_of(node: &str) -> String {
+    let hash = node
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    format!("speaker-{hash:016x}.sock")
+}
+
 /// Reads what a process says that has come in, until it wants to go on or is gone.
-async fn wants_to_go_on(stream: UnixStream) -> Option<UnixStream> {
+async fn wants_to_go_on(stream: UnixStream, node: &str) -> Option<UnixStream> {
     let mut reader = BufReader::new(stream);
+    let mut is_of_this_node = false;
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line).await.ok()? == 0 {
             return None;
         }
         match line.trim_end() {
-            GOES_ON => return Some(reader.into_inner()),
-            line => tracing::info!("another process of this node {line}"),
+            GOES_ON => return is_of_this_node.then(|| reader.into_inner()),
+            line => {
+                is_of_this_node = line.starts_with(PREPARES) && line.split(' ').nth(2) == Some(node);
+                tracing::info!(is_of_this_node, "another process {line}");
+            }
         }
     }
 }
@@ -177,11 +191,11 @@ mod tests {
     #[tokio::test]
     async fn the_next_process_prepares_and_goes_on_where_the_present_one_stops() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(Predecessor::find(folder.path()).await.is_none());
+        assert!(Predecessor::find(folder.path(), "n1").await.is_none());
         let mind = Mind::new(Config::new("n1".into(), 17));
         let (lan, mut said) = LanThread::start(mind, 0, Metrics::new().0).unwrap();
         lan.begin(None).await.unwrap();
-        let door = Door::open(folder.path()).unwrap();
+        let door = Door::open(folder.path(), "n1").unwrap();
         let (leave, left) = oneshot::channel();
         let (expected, mut is_expected) = watch::channel(false);
         let waiting = tokio::spawn({
@@ -189,12 +203,13 @@ mod tests {
             async move { door.wait(&lan, left, &expected).await.unwrap() }
         });
 
-        let idle = Predecessor::find(folder.path()).await.unwrap();
+        assert!(Predecessor::find(folder.path(), "n2").await.is_none(), "another node's");
+        let idle = Predecessor::find(folder.path(), "n1").await.unwrap();
         is_expected.wait_for(|expected| *expected).await.unwrap();
         drop(idle);
         is_expected.wait_for(|expected| !expected).await.unwrap();
 
-        let mut next = Predecessor::find(folder.path()).await.unwrap();
+        let mut next = Predecessor::find(folder.path(), "n1").await.unwrap();
         is_expected.wait_for(|expected| *expected).await.unwrap();
         let telling = tokio::spawn(async move {
             loop {
@@ -211,7 +226,7 @@ mod tests {
         drop(next);
         gone.await.unwrap();
         // A socket that is left behind is nobody's.
-        assert!(Predecessor::find(folder.path()).await.is_none());
-        assert!(Door::open(folder.path()).unwrap().path().exists());
+        assert!(Predecessor::find(folder.path(), "n1").await.is_none());
+        assert!(Door::open(folder.path(), "n1").unwrap().path().exists());
     }
 }
