@@ -1,0 +1,85 @@
+//! What looks like a death and is none moves nothing. For half an hour: `make bench BENCH_FLAGS="starved lossy"`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use landfall_tests::{
+    lab::{Lab, landfall::SPEAKER, seconds},
+    pair::Pair,
+    services::{announcer, delete},
+    story::Story,
+};
+use nix::sys::signal::Signal;
+
+use crate::landfall::{Reached, reached};
+
+/// How long the switch is dark.
+const BLIP: Duration = Duration::from_millis(200);
+
+pub(crate) fn stories() -> Vec<Story> {
+    vec![
+        Story::new(
+            "resilience: a speaker stands still for a second, its node forwards, nothing is lost",
+            stopped,
+        ),
+        Story::new("resilience: all ports of the switch are dark for 200 ms, nothing moves", blip),
+    ]
+}
+
+/// How often speakers began to answer for an address, all told.
+fn takeovers(lab: &Lab) -> Result<f64> {
+    let of_node = |node: &landfall_tests::lab::Node| {
+        Ok(node.speaker_metrics()?.sum("landfall_speaker_takeovers_total", &[]))
+    };
+    lab.nodes().iter().map(of_node).sum::<Result<f64>>()
+}
+
+async fn stopped(lab: &Lab) -> Result<()> {
+    let Reached { address, owner, .. } = reached(lab, "stopped", false).await?;
+    let pair = Pair::begin(lab, address)?;
+    tokio::time::sleep(seconds(1)).await;
+    owner.signal(SPEAKER, Signal::SIGSTOP)?;
+    tokio::time::sleep(seconds(1)).await;
+    owner.signal(SPEAKER, Signal::SIGCONT)?;
+    tokio::time::sleep(seconds(3)).await;
+    let paired = pair.finish()?;
+    eprintln!("resilience: a speaker stopped for 1 s: {paired}");
+    ensure!(paired.warm.lost() == 0, "its node did not forward: {paired}");
+    ensure!(paired.split() <= Duration::from_millis(200), "two answered for {:?}", paired.split());
+    delete(lab, "stopped").await
+}
+
+async fn blip(lab: &Lab) -> Result<()> {
+    let Reached { address, owner, .. } = reached(lab, "blip", false).await?;
+    let before = takeovers(lab)?;
+    let pair = Pair::begin(lab, address)?;
+    tokio::time::sleep(seconds(1)).await;
+    let dark = Instant::now();
+    lab.switch().all_ports_down()?;
+    tokio::time::sleep(BLIP).await;
+    lab.switch().all_ports_up()?;
+    tokio::time::sleep(seconds(4)).await;
+    // Once more without a loss of carrier, as where another switch stands between.
+    let blackout = Instant::now();
+    lab.switch().blackout(true)?;
+    tokio::time::sleep(BLIP).await;
+    lab.switch().blackout(false)?;
+    tokio::time::sleep(seconds(4)).await;
+    let paired = pair.finish()?;
+    let outage = |from: Instant| {
+        let until = from + seconds(4);
+        paired.warm.outage(from, until).max(paired.cold.packets.outage(from, until))
+    };
+    let (dark, blackout) = (outage(dark), outage(blackout));
+    let again = takeovers(lab)? - before;
+    eprintln!(
+        "resilience: {BLIP:?} without a switch: outage {blackout:?}; with carrier lost too {dark:?}, addresses announced \
+         anew {again}; {paired}"
+    );
+    ensure!(paired.cold.seen.answerers().keys().eq([&owner.mac()]), "it moved: {paired}");
+    ensure!(blackout < BLIP + Duration::from_millis(100), "{paired}");
+    // Nodes that lost their carrier announce again once they hear each other.
+    ensure!(dark < BLIP + Duration::from_millis(600), "{paired}");
+    ensure!(announcer(lab, address).await?.name() == owner.name(), "it has moved");
+    delete(lab, "blip").await
+}
