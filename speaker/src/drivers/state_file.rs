@@ -142,7 +142,14 @@ impl StateFile {
         if length > LARGEST {
             return Err(Error::TooLarge(length));
         }
-        let bytes = fs::read(&path).map_err(Error::Read)?;
+        self.parse(&fs::read(&path).map_err(Error::Read)?)
+    }
+
+    /// Reads what such a file holds.
+    ///
+    /// # Errors
+    /// It is not what this node's speaker writes.
+    pub fn parse(&self, bytes: &[u8]) -> Result<Books, Error> {
         let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
         let (first, rest) = bytes.split_at(end);
         let header: Header = serde_json::from_slice(first).map_err(Error::NotOurs)?;
@@ -163,7 +170,10 @@ impl StateFile {
     }
 
     /// The text of the file for `books`.
-    fn text(&self, books: &Books) -> Result<Vec<u8>, Error> {
+    ///
+    /// # Errors
+    /// They cannot be put into words.
+    pub fn text(&self, books: &Books) -> Result<Vec<u8>, Error> {
         let stored = Stored {
             vips: books.vips.values().map(Into::into).collect(),
             peers: books.peers.values().map(Into::into).collect(),
