@@ -40,6 +40,8 @@ pub mod annotations {
     pub const RESERVE: &str = "landfall.dev/reserve";
     /// Takes over the addresses that another implementation wrote into the Service's status.
     pub const ADOPT: &str = "landfall.dev/adopt";
+    /// `"false"` leaves the nodePorts of a Service with source ranges as they are.
+    pub const GUARD_NODE_PORTS: &str = "landfall.dev/guard-node-ports";
     /// `spec.loadBalancerSourceRanges` as an annotation, read where the field is empty.
     pub const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
@@ -138,6 +140,8 @@ pub mod conditions {
     pub const UNREACHABLE: &str = "Unreachable";
     /// On a VirtualIP: a node answers for it.
     pub const ANNOUNCED: &str = "Announced";
+    /// On a VirtualIP whose Services have source ranges: the node that announces it lets in nobody else.
+    pub const GUARDED: &str = "Guarded";
     /// On a VirtualIP: another station of the LAN uses the address.
     pub const ADDRESS_CONFLICT: &str = "AddressConflict";
 }

@@ -8,6 +8,7 @@ pub mod announcing;
 pub mod bfd;
 pub mod config;
 pub mod drivers;
+pub mod filter;
 pub mod lan;
 pub mod liveness;
 pub mod metrics;

@@ -21,6 +21,10 @@ use crate::mind::counters::Counters;
 use crate::mind::failovers::BOUNDS;
 use crate::seal::SealError;
 
+pub mod filter;
+
+use filter::FilterMetrics;
+
 /// Everything that the drivers count. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -57,6 +61,8 @@ pub struct Metrics {
     pub mind: MindCounters,
     /// Whether the state file could be written.
     pub state_writes: Family<ResultLabels, Counter>,
+    /// What is counted of the packet filter.
+    pub filter: FilterMetrics,
 }
 
 /// An address and where it is announced.
@@ -195,6 +201,7 @@ impl Metrics {
             writes,
             dropped_events,
             state_writes,
+            filter,
             mind,
         } = metrics.clone();
         add("announced", "Addresses that this node answers for", Box::new(announced));
@@ -224,6 +231,7 @@ impl Metrics {
         add("api_writes", "Writes to the API server by kind and result", Box::new(writes));
         add("dropped_events", "Events that were too many to write", Box::new(dropped_events));
         add("state_file_writes", "Writes of the state file by result", Box::new(state_writes));
+        filter.register(&mut add);
         registry.register_collector(Box::new(mind));
         (metrics, registry)
     }

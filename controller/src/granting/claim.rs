@@ -74,6 +74,7 @@ impl Claiming<'_> {
                 },
             },
             terms: self.terms(known),
+            guard: None,
         }
     }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use landfall_crds::{Announcer, Speaker, SpeakerStatus, VirtualIPStatus};
+use landfall_crds::{Announcer, ClaimRef, Speaker, SpeakerStatus, VirtualIPStatus, service_guard_name};
 
 use super::netlink::Network;
 use super::picture::{Picture, Told, View, address_of, refusal_in_words};
@@ -16,6 +16,7 @@ use super::queue::{Pace, Queue};
 use super::readiness::Readiness;
 use super::speaker_status;
 use super::virtual_ip_status::{self, Known, Speaking};
+use crate::filter::Notice;
 use crate::lan::NodeName;
 use crate::mind::{Report, Withdrawal};
 
@@ -48,6 +49,12 @@ pub enum Note {
     Network(Network),
     /// How ready the speaker is.
     Readiness(Readiness),
+    /// Who is let in at an address, in words, where it has source ranges and the kernel enforces them.
+    Guarded(IpAddr, Option<String>),
+    /// The table of the packet filter vanished.
+    FilterVanished,
+    /// Somebody begins to be refused by the source ranges of a Service, whose guard has this uid.
+    Refused(Notice, String),
 }
 
 /// Names an object that may be written.
@@ -90,9 +97,22 @@ pub enum Written {
     Failed,
 }
 
-/// A Kubernetes Event about a VirtualIP.
+/// What an Event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Regarding {
+    /// A VirtualIP.
+    VirtualIp,
+    /// A ServiceGuard.
+    ServiceGuard,
+    /// This node's Speaker.
+    Speaker,
+}
+
+/// A Kubernetes Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
+    /// What it is about.
+    pub regarding: Regarding,
     /// The object's name.
     pub name: String,
     /// Its uid.
@@ -118,8 +138,11 @@ pub struct Desk {
     replaces: HashMap<IpAddr, Announcer>,
     /// Addresses that were handed over, and when this node says so if nobody else has.
     leaving: HashMap<IpAddr, Instant>,
+    /// Who is let in where, in words.
+    guarded: HashMap<IpAddr, String>,
     speaker_listed: bool,
     speaker: Option<SpeakerStatus>,
+    speaker_uid: Option<String>,
     network: Network,
     readiness: Readiness,
     queue: Queue<Key>,
@@ -136,8 +159,10 @@ impl Desk {
             objects: HashMap::new(),
             replaces: HashMap::new(),
             leaving: HashMap::new(),
+            guarded: HashMap::new(),
             speaker_listed: false,
             speaker: None,
+            speaker_uid: None,
             network: Network::default(),
             readiness: Readiness::default(),
             queue: Queue::new(Pace::new(EVERY, BURST)),
@@ -190,9 +215,11 @@ impl Desk {
         self.push_speaker(now);
     }
 
-    /// Another driver tells something.
-    pub fn note(&mut self, now: Instant, note: Note) {
+    /// Another driver tells something. Returns the Event to write, if it is worth one.
+    pub fn note(&mut self, now: Instant, note: Note) -> Option<Announcement> {
         match note {
+            Note::FilterVanished => return Some(self.filter_vanished()),
+            Note::Refused(notice, uid) => return Some(self.refused(&notice, uid)),
             Note::Vip(address, known) => self.object(now, address, *known),
             Note::VipGone(address) => {
                 self.objects.remove(&address);
@@ -208,8 +235,18 @@ impl Desk {
                 self.picture.keep(&listed);
                 list.into_iter().for_each(|(address, known)| self.object(now, address, known));
             }
+            Note::Guarded(address, words) => {
+                let before = match words.clone() {
+                    Some(words) => self.guarded.insert(address, words),
+                    None => self.guarded.remove(&address),
+                };
+                if before != words && self.picture.addresses.get(&address).is_some_and(View::answers_now) {
+                    self.queue.push(Key::VirtualIp(address), now);
+                }
+            }
             Note::OwnSpeaker(speaker) => {
                 self.speaker_listed = true;
+                self.speaker_uid = speaker.as_ref().and_then(|speaker| speaker.metadata.uid.clone());
                 self.speaker = speaker.map(|speaker| speaker.status.unwrap_or_default());
                 self.push_speaker(now);
             }
@@ -230,6 +267,7 @@ impl Desk {
                 }
             }
         }
+        None
     }
 
     fn object(&mut self, now: Instant, address: IpAddr, known: Known) {
@@ -299,6 +337,7 @@ impl Desk {
             node: &self.node,
             view: self.picture.addresses.get(&address).unwrap_or(&silent),
             replaces: self.replaces.get(&address),
+            guarded: self.guarded.get(&address).map(String::as_str),
             settled: is_settled.then_some(wall),
         };
         let status = virtual_ip_status::plan(known, speaking)?;
@@ -374,7 +413,38 @@ impl Desk {
             }
             _ => return None,
         };
-        Some(Announcement { name: known.name.clone(), uid: known.uid.clone(), warning, reason, action, note })
+        let (name, uid) = (known.name.clone(), known.uid.clone());
+        Some(Announcement { regarding: Regarding::VirtualIp, name, uid, warning, reason, action, note })
+    }
+
+    fn refused(&self, notice: &Notice, uid: String) -> Announcement {
+        let (namespace, name) = notice.service.parts();
+        let service = ClaimRef { namespace: namespace.to_owned(), name: name.to_owned() };
+        Announcement {
+            regarding: Regarding::ServiceGuard,
+            name: service_guard_name(&service),
+            uid,
+            warning: true,
+            reason: "SourceRefused",
+            action: "Enforce",
+            note: format!("{notice} (node \"{}\")", self.node),
+        }
+    }
+
+    fn filter_vanished(&self) -> Announcement {
+        Announcement {
+            regarding: Regarding::Speaker,
+            name: self.node.clone(),
+            uid: self.speaker_uid.clone().unwrap_or_default(),
+            warning: true,
+            reason: "FilterVanished",
+            action: "Enforce",
+            note: format!(
+                "the table of the packet filter that enforces source ranges vanished on node \"{}\" and is being made \
+                 again: something else flushes the node's rules",
+                self.node
+            ),
+        }
     }
 }
 

@@ -104,6 +104,8 @@ mod tests {
             sockets: Some(Vec::new()),
             vips: Known::FromFile,
             peers: Known::FromFile,
+            guards: Known::FromFile,
+            filter: Some(crate::filter::Health::default()),
             api: None,
         };
         let (status, text) = ready(&warm);

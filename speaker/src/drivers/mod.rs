@@ -18,17 +18,21 @@
 
 pub mod api;
 pub mod books;
+pub mod cleanup;
 pub mod clerk;
 pub mod conditions;
 pub mod desk;
 pub mod direct;
+pub mod filter_thread;
 pub mod gauges;
+pub mod guards;
 pub mod holding;
 pub mod http;
 pub mod interfaces;
 pub mod keys;
 pub mod lan_thread;
 pub mod netlink;
+pub mod nftables;
 pub mod picture;
 pub mod process;
 pub mod queue;

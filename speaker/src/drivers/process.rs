@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::books::Books;
 use super::desk::Note;
+use super::filter_thread::{FilterThread, FromFilter, Guarded};
 use super::keys::{KeysFolder, Unusable};
 use super::lan_thread::{Gone, LanThread};
 use super::netlink::{self, Network};
@@ -23,6 +24,7 @@ use super::state_file::StateFile;
 use super::watch::Listeners;
 use super::{api, http};
 use crate::config::Options;
+use crate::filter;
 use crate::metrics::Metrics;
 use crate::mind::{Event, Mind};
 use crate::sys::scheduling;
@@ -40,6 +42,8 @@ const RETRY: Duration = Duration::from_secs(5);
 pub enum Error {
     #[error("cannot start the thread that serves the LAN: {0}")]
     Lan(#[source] io::Error),
+    #[error("cannot start the thread that keeps the packet filter: {0}")]
+    Filter(#[source] io::Error),
     #[error("cannot listen on {0} (--listen, LANDFALL_LISTEN): {1}")]
     Listen(SocketAddr, #[source] io::Error),
     #[error("cannot wait for signals: {0}")]
@@ -73,6 +77,7 @@ pub async fn run(
         Err(error) => tracing::info!("the memory is not locked ({error}): it goes without IPC_LOCK"),
     }
     let (keys_folder, keys) = KeysFolder::open(&options.keys_dir)?;
+    let (filter, filtered) = FilterThread::start(metrics.clone()).map_err(Error::Filter)?;
     let (lan, said) = LanThread::start(mind, options.lan_port, metrics.clone()).map_err(Error::Lan)?;
     let (readiness, _) = watch::channel(Readiness::default());
     let (books, books_seen) = watch::channel(Books::default());
@@ -84,6 +89,7 @@ pub async fn run(
 
     let lines = Lines {
         lan: said,
+        filter: filter.clone(),
         notes: notes_seen,
         client: client_seen,
         readiness: readiness.clone(),
@@ -94,6 +100,7 @@ pub async fn run(
     let state_file = StateFile::new(&options.state_dir, node);
     let listeners = Listeners {
         lan: lan.clone(),
+        filter,
         desk: notes.clone(),
         books: books.clone(),
         readiness: readiness.clone(),
@@ -112,7 +119,8 @@ pub async fn run(
             }
         };
         let serving = async { serve.await.map_err(Error::Http) };
-        tokio::try_join!(network, knowledge, follow_keys(keys_folder, &lan), serving).map(drop)
+        let filtering = follow_filter(filtered, &notes, &listeners);
+        tokio::try_join!(network, knowledge, filtering, follow_keys(keys_folder, &lan), serving).map(drop)
     };
     let mut work = pin!(work);
 
@@ -220,6 +228,47 @@ async fn follow_keys(folder: KeysFolder, lan: &LanThread) -> Result<Infallible, 
     }
 }
 
+/// Tells everybody what the packet filter says, for ever.
+async fn follow_filter(
+    mut filtered: mpsc::UnboundedReceiver<FromFilter>,
+    notes: &mpsc::UnboundedSender<Note>,
+    listeners: &Listeners,
+) -> Result<Infallible, Error> {
+    // The receiver of notes lives as long as the process, save at the very end.
+    while let Some(said) = filtered.recv().await {
+        match said {
+            FromFilter::Guarded(guarded) => {
+                for Guarded { address, words, .. } in guarded {
+                    let _ = notes.send(Note::Guarded(address, words));
+                }
+            }
+            FromFilter::Health(health) => {
+                match (&health.missing, &health.remark) {
+                    (Some(missing), _) => {
+                        tracing::error!("{missing}; no address with source ranges is announced")
+                    }
+                    (None, Some(remark)) => tracing::warn!("{remark}"),
+                    (None, None) => tracing::info!("the packet filter is in the kernel"),
+                }
+                listeners.readiness.send_modify(|readiness| readiness.filter = Some(health));
+            }
+            FromFilter::Vanished => {
+                tracing::error!(
+                    "the table of the packet filter vanished and is being made again: something else flushes the node's \
+                     rules"
+                );
+                let _ = notes.send(Note::FilterVanished);
+            }
+            FromFilter::Notice(notice) => {
+                tracing::warn!("{notice}");
+                let uid = listeners.books.borrow().guards.get(&notice.service).map(|guard| guard.uid.clone());
+                let _ = notes.send(Note::Refused(notice, uid.unwrap_or_default()));
+            }
+        }
+    }
+    Err(Gone.into())
+}
+
 fn log_network(network: &Network) {
     for link in &network.links {
         let addresses: Vec<String> = link.addresses.iter().map(ToString::to_string).collect();
@@ -236,10 +285,13 @@ async fn restore(file: &StateFile, listeners: &Listeners) -> Result<(), Gone> {
     let Some(books) = file.restore() else { return Ok(()) };
     listeners.lan.send(Event::Peers(books.peers.values().cloned().collect())).await?;
     listeners.lan.send(Event::Vips(books.vips.values().cloned().collect())).await?;
+    listeners.filter.tell(filter::Event::Frontends(books.frontends.clone().into_iter().collect()));
+    listeners.filter.tell(filter::Event::Guards(books.guards.clone().into_iter().collect()));
     listeners.books.send_replace(books);
     listeners.readiness.send_modify(|readiness| {
         readiness.vips = Known::FromFile;
         readiness.peers = Known::FromFile;
+        readiness.guards = Known::FromFile;
     });
     Ok(())
 }

@@ -166,6 +166,8 @@ mod tests {
             sockets: Some(Vec::new()),
             vips: Known::FromApi,
             peers: Known::FromApi,
+            guards: Known::FromApi,
+            filter: Some(crate::filter::Health::default()),
             api: None,
         }
     }

@@ -8,14 +8,17 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use landfall_crds::Fallback;
+use landfall_crds::{Fallback, Protocol};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::books::Books;
+use crate::filter::frontend::{Claim, Frontend, Guard, Port, ServiceName};
+use crate::filter::sources::Sources;
 use crate::lan::{PeerInfo, PeerLink, Vip};
 use crate::metrics::{Metrics, ResultLabels, WriteResult};
 
@@ -64,6 +67,8 @@ struct Stored {
     node: String,
     vips: Vec<StoredVip>,
     peers: Vec<StoredPeer>,
+    #[serde(default)]
+    guards: Vec<StoredGuard>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,6 +82,37 @@ struct StoredVip {
     fallback: Fallback,
     last_term: u64,
     announced_before: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    claims: Vec<StoredClaim>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<StoredPort>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredClaim {
+    service: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guard: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredPort {
+    protocol: Protocol,
+    number: u16,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    service: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredGuard {
+    service: String,
+    uid: String,
+    digest: String,
+    former: Vec<String>,
+    ranges: Vec<String>,
+    node_ports: Vec<StoredPort>,
+    closed: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -145,6 +181,8 @@ impl StateFile {
         }
         let stored: Stored = serde_json::from_slice(&bytes).map_err(Error::NotOurs)?;
         Ok(Books {
+            frontends: stored.vips.iter().map(|vip| (vip.address, Arc::new(vip.frontend()))).collect(),
+            guards: stored.guards.into_iter().map(StoredGuard::guard).collect(),
             vips: stored.vips.into_iter().map(|vip| (vip.address, vip.into())).collect(),
             peers: stored.peers.into_iter().map(|peer| (peer.node.as_str().into(), peer.into())).collect(),
         })
@@ -155,7 +193,8 @@ impl StateFile {
         let stored = Stored {
             version: VERSION,
             node: self.node.clone(),
-            vips: books.vips.values().map(Into::into).collect(),
+            vips: books.vips.values().map(|vip| StoredVip::of(vip, books)).collect(),
+            guards: books.guards.iter().map(|(service, guard)| StoredGuard::of(service, guard)).collect(),
             peers: books.peers.values().map(Into::into).collect(),
         };
         serde_json::to_vec(&stored).map_err(|error| Error::Write(error.into()))
@@ -208,9 +247,17 @@ impl StateFile {
     }
 }
 
-impl From<&Vip> for StoredVip {
-    fn from(vip: &Vip) -> Self {
+impl StoredVip {
+    fn of(vip: &Vip, books: &Books) -> Self {
+        let frontend = books.frontends.get(&vip.address);
+        let claim = |claim: &Claim| StoredClaim {
+            service: claim.service.to_string(),
+            guard: claim.guard.as_deref().map(str::to_owned),
+        };
+        let ports = frontend.into_iter().flat_map(|frontend| frontend.ports());
         Self {
+            claims: frontend.into_iter().flat_map(|frontend| frontend.claims()).map(claim).collect(),
+            ports: ports.map(|(port, claim)| StoredPort::of(port, claim.service.to_string())).collect(),
             address: vip.address,
             claimed: vip.claimed,
             epoch: vip.epoch,
@@ -220,6 +267,49 @@ impl From<&Vip> for StoredVip {
             last_term: vip.last_term,
             announced_before: vip.announced_before,
         }
+    }
+
+    fn frontend(&self) -> Frontend {
+        let claim = |claim: &StoredClaim| Claim {
+            service: claim.service.as_str().into(),
+            guard: claim.guard.as_deref().map(Into::into),
+        };
+        let ports = self.ports.iter().map(|port| (port.port(), port.service.as_str().into()));
+        Frontend::new(self.claims.iter().map(claim).collect(), ports)
+    }
+}
+
+impl StoredPort {
+    fn of(Port { protocol, number }: Port, service: String) -> Self {
+        Self { protocol, number, service }
+    }
+
+    fn port(&self) -> Port {
+        Port { protocol: self.protocol, number: self.number }
+    }
+}
+
+impl StoredGuard {
+    fn of(service: &ServiceName, guard: &Guard) -> Self {
+        Self {
+            service: service.to_string(),
+            uid: guard.uid.clone(),
+            digest: guard.digest.clone(),
+            former: guard.former.clone(),
+            ranges: guard.ranges.clone(),
+            node_ports: guard.node_ports.iter().map(|port| StoredPort::of(*port, String::new())).collect(),
+            closed: guard.closed.clone(),
+        }
+    }
+
+    fn guard(self) -> (ServiceName, Arc<Guard>) {
+        let Self { service, uid, digest, former, ranges, node_ports, closed } = self;
+        let ranges_read = Sources::parse(ranges.iter().map(String::as_str));
+        let closed = closed.or_else(|| ranges_read.as_ref().err().map(ToString::to_string));
+        let sources = ranges_read.ok().filter(|_| closed.is_none()).unwrap_or_default();
+        let node_ports = node_ports.iter().map(StoredPort::port).collect();
+        let guard = Guard { uid, digest, former, sources, ranges, node_ports, closed };
+        (service.as_str().into(), Arc::new(guard))
     }
 }
 
@@ -289,7 +379,40 @@ mod tests {
             address: Some("192.168.10.12".parse().unwrap()),
         };
         books.peers.insert("n2".into(), PeerInfo { node: "n2".into(), links: vec![link] });
+        let service = ServiceName::new("shop", "web");
+        let port = |number| Port { protocol: Protocol::Sctp, number };
+        let claims = vec![
+            Claim { service: service.clone(), guard: Some("d2".into()) },
+            Claim { service: ServiceName::new("shop", "open"), guard: None },
+        ];
+        books.serve(address, Frontend::new(claims, [(port(80), service.clone())]));
+        let guard = |digest: &str| Guard {
+            uid: "u1".into(),
+            digest: digest.into(),
+            sources: Sources::parse(["10.0.0.0/9", "fd00::/8"]).unwrap(),
+            ranges: vec!["10.0.0.0/9".into(), "fd00::/8".into()],
+            node_ports: vec![port(30080)],
+            ..Guard::default()
+        };
+        books.guard(service.clone(), guard("d1"));
+        books.guard(service, guard("d2"));
+        let closed = Guard { closed: Some("1001 ranges".into()), digest: "d3".into(), ..Guard::default() };
+        books.guard(ServiceName::new("shop", "closed"), closed);
         books
+    }
+
+    #[test]
+    fn a_file_from_before_there_were_guards_is_read_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::new(folder.path(), "n1");
+        let mut books = books();
+        books.frontends.values_mut().for_each(|frontend| *frontend = Default::default());
+        books.guards.clear();
+        let text = String::from_utf8(file.text(&books).unwrap()).unwrap();
+        let older = text.replace(",\"guards\":[]", "");
+        assert_ne!(older, text);
+        fs::write(file.path(), older).unwrap();
+        assert_eq!(file.restore().unwrap(), books);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod datagram;
 pub mod groups;
+pub mod netfilter;
 pub mod packet;
 pub mod scheduling;
 mod wake;
