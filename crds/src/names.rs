@@ -40,6 +40,8 @@ pub mod annotations {
     pub const RESERVE: &str = "landfall.dev/reserve";
     /// Takes over the addresses that another implementation wrote into the Service's status.
     pub const ADOPT: &str = "landfall.dev/adopt";
+    /// `"false"` leaves the nodePorts of a Service with source ranges as they are.
+    pub const GUARD_NODE_PORTS: &str = "landfall.dev/guard-node-ports";
     /// `spec.loadBalancerSourceRanges` as an annotation, read where the field is empty.
     pub const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
@@ -126,6 +128,8 @@ pub mod conditions {
     pub const GRANTED: &str = "landfall.dev/Granted";
     /// On a Service: its addresses are answered on the LAN.
     pub const SERVICE_ANNOUNCED: &str = "landfall.dev/Announced";
+    /// On a Service that has source ranges: nobody else gets in.
+    pub const GUARDED: &str = "landfall.dev/Guarded";
     /// On a Service that holds an address: another Service lists it in `spec.externalIPs`.
     pub const EXTERNAL_IP_CONFLICT: &str = "landfall.dev/ExternalIPConflict";
     /// On an IPPool: addresses are granted from it. On a Speaker: it can announce.

@@ -40,6 +40,8 @@ pub struct Claiming<'a> {
     pub requires_ranges: bool,
     /// By what it names the address's pool, if it does.
     pub named: Option<&'a str>,
+    /// The digest of the Service's guard, if it needs one.
+    pub guard: Option<&'a str>,
     /// Whether the address is what is asked for now. While another is sought in its place, or it is
     /// brought back, what it was given for stays on record: by that the wish to switch is known.
     pub settled: bool,
@@ -74,6 +76,7 @@ impl Claiming<'_> {
                 },
             },
             terms: self.terms(known),
+            guard: self.guard.map(str::to_owned),
         }
     }
 

@@ -17,6 +17,8 @@ pub struct Refused {
     /// Addresses, with what the API server said.
     addresses: BTreeMap<IpAddr, String>,
     services: BTreeMap<ServiceKey, OfService>,
+    /// Services whose guards are refused, with what the API server said.
+    guards: BTreeMap<ServiceKey, String>,
 }
 
 /// Refusals in a row.
@@ -84,6 +86,21 @@ impl Refused {
         self.services.keys()
     }
 
+    /// Notes that the guard of a Service is refused; until it is written the Service is given nothing.
+    pub(crate) fn put_guard(&mut self, service: &ServiceKey, said: &str) {
+        self.guards.insert(service.clone(), short(said));
+    }
+
+    /// The guard of the Service is written, or needed no more.
+    pub(crate) fn guard_is_written(&mut self, service: &ServiceKey) {
+        self.guards.remove(service);
+    }
+
+    /// What the API server said of the Service's guard.
+    pub(crate) fn of_guard(&self, service: &ServiceKey) -> Option<&str> {
+        self.guards.get(service).map(String::as_str)
+    }
+
     /// The addresses that are put aside.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.keys().copied()
@@ -102,8 +119,12 @@ impl Refused {
     }
 
     /// Why the Service is not tried now.
-    pub(super) fn of_service(&self, service: &ServiceKey) -> Option<&Wait> {
-        self.services.get(service).filter(|it| it.until.is_some()).map(|it| &it.wait)
+    pub(super) fn of_service(&self, service: &ServiceKey) -> Option<Wait> {
+        if let Some(said) = self.of_guard(service) {
+            let message = format!("the API server refuses to let the Service be guarded: {said}");
+            return Some(Wait::new(reasons::WRITE_REFUSED, message, Until::Edited));
+        }
+        self.services.get(service).filter(|it| it.until.is_some()).map(|it| it.wait.clone())
     }
 }
 

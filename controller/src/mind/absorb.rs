@@ -78,8 +78,9 @@ impl Mind {
         }
         if is.is_none() {
             self.waiting.remove(key);
-            self.unannounced.remove(key);
+            self.silent.remove(key);
             self.rush.forget(key);
+            self.refused.guard_is_written(key);
             self.conditions_written.remove(key);
             let uid = was.and_then(|service| service.metadata.uid.as_ref());
             if let Some(uid) = uid {

@@ -29,6 +29,7 @@ impl Mind {
         let claims: Vec<IpAddr> = self.vips.claimed_by(key).collect();
         let busy = self.pending.in_flight(&Subject::Service(key.clone()))
             || claims.iter().any(|address| self.pending.in_flight(&Subject::VirtualIp(*address)))
+            || self.pending.in_flight(&Subject::Guard(key.clone()))
             || self.claiming.contains_key(key);
         let mut next = Vec::new();
         let verdict = self.services.get(key).map(|service| {

@@ -6,6 +6,7 @@ mod api;
 mod chaos;
 mod cluster;
 mod coverage;
+mod guards;
 mod invariants;
 mod ledger;
 mod objects;
