@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
+use crate::external_name::options::ExternalNameOptions;
 use crate::lease::Timing;
 use crate::writer::fault::FaultPoint;
 
@@ -107,6 +108,9 @@ pub struct Options {
         global = true
     )]
     pub write_concurrency: NonZeroUsize,
+    /// How ExternalName Services are looked after.
+    #[command(flatten)]
+    pub external_names: ExternalNameOptions,
     /// For tests: `before:CreateVirtualIp:2` kills the process with SIGKILL before the second such effect.
     #[arg(long, env = "LANDFALL_FAULT_POINT", hide = true, global = true)]
     pub fault_point: Option<FaultPoint>,
@@ -167,7 +171,7 @@ fn default_listen() -> SocketAddr {
 }
 
 /// Reads `10s`, `1m30s`, `500ms`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let signed = SignedDuration::from_str(text)
         .map_err(|error| format!("write a duration such as 10s or 500ms: {error}"))?;
     Duration::try_from(signed).map_err(|_| "the duration must not be negative".to_owned())

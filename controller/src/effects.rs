@@ -88,6 +88,14 @@ pub enum Effect {
         /// The conditions, times included (a condition that did not change keeps its time).
         conditions: Vec<Condition>,
     },
+    /// Sets our conditions about the name of an ExternalName Service, merged by type as with
+    /// [`Effect::SetConditions`], which are others.
+    SetNameConditions {
+        /// The Service.
+        service: Exactly,
+        /// The conditions, times included.
+        conditions: Vec<Condition>,
+    },
     /// Writes a pool's status.
     SetPoolStatus {
         /// The pool.

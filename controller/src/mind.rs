@@ -47,6 +47,8 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use landfall_crds::{ClaimRef, IPPool, Speaker, VirtualIP, names};
 
 use crate::effects::{Effect, Note, Outcome};
+use crate::external_name::answer::Answer;
+use crate::external_name::name::DnsName;
 use crate::granting::book::AddressBook;
 use crate::granting::plan::{Lost, View};
 use crate::granting::refused::Refused;
@@ -92,6 +94,8 @@ pub enum Event {
     Namespace(Change<Namespace>),
     ServiceCidr(Change<ServiceCIDR>),
     EndpointSlice(Change<EndpointSlice>),
+    /// DNS has said this of the name of an ExternalName Service. Not for [`Mind`].
+    Answered(DnsName, Answer),
     /// The writer has tried an effect. A success carries the object as the API server now holds it,
     /// so that the next step need not wait for the watch. Every effect that was wanted while leading
     /// needs its outcome, or `Leading(false)`: until then nothing else is done to its object.
@@ -301,7 +305,7 @@ impl Mind {
             Event::EndpointSlice(change) => self.on_endpoint_slices(change),
             Event::Done { effect, outcome } => self.on_done(now, &effect, outcome, out),
             Event::Leading(leading) => self.leading = leading,
-            Event::Deadline => {}
+            Event::Answered(..) | Event::Deadline => {}
         }
         self.act(now, out);
     }
@@ -323,6 +327,11 @@ impl Mind {
             && self.namespaces.listed
             && self.service_ranges.listed
             && self.endpoints.listed
+    }
+
+    /// The Services as they are known.
+    pub(crate) fn services(&self) -> &Store<ClaimRef, Service> {
+        &self.services
     }
 
     fn is_acting(&self) -> bool {

@@ -34,6 +34,8 @@ pub mod annotations {
     pub const POOL: &str = "landfall.dev/pool";
     /// Services with the same key may share an address where their ports do not collide.
     pub const SHARING_KEY: &str = "landfall.dev/sharing-key";
+    /// `false` keeps anything from being said of an ExternalName Service's name.
+    pub const CHECK_NAME: &str = "landfall.dev/check-name";
     /// Gives an ExternalName Service a companion on the LAN.
     pub const EXPOSE: &str = "landfall.dev/expose";
     /// Keeps the address for this Service's name while it is gone, where the pool allows it.
@@ -128,6 +130,10 @@ pub mod conditions {
     pub const SERVICE_ANNOUNCED: &str = "landfall.dev/Announced";
     /// On a Service that holds an address: another Service lists it in `spec.externalIPs`.
     pub const EXTERNAL_IP_CONFLICT: &str = "landfall.dev/ExternalIPConflict";
+    /// On an ExternalName Service: pods can use the name.
+    pub const NAME_VALID: &str = "landfall.dev/NameValid";
+    /// On an ExternalName Service: the name has addresses.
+    pub const RESOLVED: &str = "landfall.dev/Resolved";
     /// On an IPPool: addresses are granted from it. On a Speaker: it can announce.
     pub const READY: &str = "Ready";
     /// On a Speaker: its node has what it needs to serve what it announces.

@@ -24,7 +24,8 @@ pub(crate) fn of(effect: &Effect) -> Option<Subject> {
         Effect::AddFinalizers { service }
         | Effect::RemoveFinalizers { service }
         | Effect::SetIngress { service, .. }
-        | Effect::SetConditions { service, .. } => Some(Subject::Service(service_key(service))),
+        | Effect::SetConditions { service, .. }
+        | Effect::SetNameConditions { service, .. } => Some(Subject::Service(service_key(service))),
         Effect::GetService { namespace, name } => {
             Some(Subject::Service(ClaimRef { namespace: namespace.clone(), name: name.clone() }))
         }
@@ -48,7 +49,8 @@ pub(crate) fn exactly_of(effect: &Effect) -> Option<&Exactly> {
         Effect::AddFinalizers { service }
         | Effect::RemoveFinalizers { service }
         | Effect::SetIngress { service, .. }
-        | Effect::SetConditions { service, .. } => Some(service),
+        | Effect::SetConditions { service, .. }
+        | Effect::SetNameConditions { service, .. } => Some(service),
         Effect::UpdateVirtualIp { virtual_ip, .. }
         | Effect::SetVirtualIpStatus { virtual_ip, .. }
         | Effect::DeleteVirtualIp { virtual_ip }

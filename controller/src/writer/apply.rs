@@ -88,6 +88,11 @@ async fn try_apply(
             let answer = services(&service.namespace).patch_status(&service.name, &ours(), &patch).await?;
             service_outcome(answer)
         }
+        Effect::SetNameConditions { service, conditions } => {
+            let patch = Patch::Strategic(body::set_name_conditions(service, conditions));
+            let answer = services(&service.namespace).patch_status(&service.name, &ours(), &patch).await?;
+            service_outcome(answer)
+        }
         Effect::SetPoolStatus { pool, status } => {
             let patch = Patch::Merge(body::set_pool_status(pool, status));
             let pools = Api::<IPPool>::all(client.clone());

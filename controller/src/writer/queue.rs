@@ -17,7 +17,7 @@ pub(super) struct Target {
 
 impl Effect {
     /// The names of all effects, as metric labels and fault points spell them.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 14] = [
         "AddFinalizers",
         "RemoveFinalizers",
         "CreateVirtualIp",
@@ -27,6 +27,7 @@ impl Effect {
         "UnclaimVirtualIp",
         "SetIngress",
         "SetConditions",
+        "SetNameConditions",
         "SetPoolStatus",
         "GetService",
         "GetVirtualIp",
@@ -45,6 +46,7 @@ impl Effect {
             Self::UnclaimVirtualIp { .. } => "UnclaimVirtualIp",
             Self::SetIngress { .. } => "SetIngress",
             Self::SetConditions { .. } => "SetConditions",
+            Self::SetNameConditions { .. } => "SetNameConditions",
             Self::SetPoolStatus { .. } => "SetPoolStatus",
             Self::GetService { .. } => "GetService",
             Self::GetVirtualIp { .. } => "GetVirtualIp",
@@ -59,7 +61,10 @@ impl Effect {
 
     /// Whether it changes nothing about who has which address and only tells people how things are.
     fn only_tells(&self) -> bool {
-        matches!(self, Self::SetConditions { .. } | Self::SetPoolStatus { .. })
+        matches!(
+            self,
+            Self::SetConditions { .. } | Self::SetNameConditions { .. } | Self::SetPoolStatus { .. }
+        )
     }
 
     pub(super) fn target(&self) -> Target {
@@ -72,7 +77,8 @@ impl Effect {
             Self::AddFinalizers { service }
             | Self::RemoveFinalizers { service }
             | Self::SetIngress { service, .. }
-            | Self::SetConditions { service, .. } => exactly("Service", service),
+            | Self::SetConditions { service, .. }
+            | Self::SetNameConditions { service, .. } => exactly("Service", service),
             Self::UpdateVirtualIp { virtual_ip, .. }
             | Self::SetVirtualIpStatus { virtual_ip, .. }
             | Self::DeleteVirtualIp { virtual_ip }
