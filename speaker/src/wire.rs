@@ -7,8 +7,10 @@
 pub mod arp;
 pub mod bfd;
 pub mod bfd_auth;
+pub mod detours;
 pub mod ethernet;
 pub mod ndp;
+pub mod netlink;
 pub mod speech;
 
 #[cfg(test)]
