@@ -272,7 +272,10 @@ impl Mind {
     /// Silence proves nothing when this process itself was not run.
     fn notice_gap(&mut self, now: Instant, out: &mut Vec<Action>) {
         let due = self.sessions.next_deadline().into_iter().chain(self.liveness.next_deadline()).min();
-        let Some(late) = due.and_then(|due| now.checked_duration_since(due)) else { return };
+        // Who took something in after that was run then: what is late is judged from there. Else every datagram of a
+        // busy moment would count as a gap, and begin a verification that makes the moment busier.
+        let since = due.map(|due| self.seen.map_or(due, |seen| due.max(seen)));
+        let Some(late) = since.and_then(|since| now.checked_duration_since(since)) else { return };
         if late >= self.detection {
             self.counters.gaps += 1;
         }

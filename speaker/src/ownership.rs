@@ -52,6 +52,9 @@ pub use words::{Action, Around, Event, Sight};
 pub const HOLD: Duration = Duration::from_secs(5 * 60);
 /// Who leaves, or is no candidate any more, waits for a successor for at most as long.
 pub const HANDOVER: Duration = Duration::from_secs(3);
+/// An address is handed to a node that lacks less once it has lacked less for as long: what befalls all nodes at
+/// once, as a restart of every kube-proxy, is noticed by each at another moment within it.
+const OUTDONE: Duration = Duration::from_secs(2);
 /// An owner has so long to learn of an epoch that ranks it first: a watch that broke is resumed by then.
 const BEHIND: Duration = Duration::from_secs(2);
 /// A node that hears nobody claims only after as long.

@@ -3,7 +3,7 @@
 use super::claim::{Claim, Claimant};
 use super::record::{Holding, Record};
 use super::standing::{Desk, Owner, Position};
-use super::{Action, HANDOVER, HOLD, Sight};
+use super::{Action, HANDOVER, HOLD, OUTDONE, Sight};
 use crate::mind::{Report, Withdrawal};
 
 impl Desk<'_> {
@@ -22,7 +22,7 @@ impl Desk<'_> {
             self.restamp(record, position, &mut holding);
         }
         holding.claim.unfit = record.has_any_check(self.unfit);
-        holding.claim.reluctant = self.is_reluctant(record, position);
+        holding.claim.reluctant = self.is_reluctant(record, position, &mut holding);
         self.end_isolation(record, position, &mut holding);
         if holding.links != position.links {
             holding.links.clone_from(&position.links);
@@ -91,8 +91,23 @@ impl Desk<'_> {
         })
     }
 
+    /// Whether a candidate that could take the address over has lacked less for long enough. A Service without
+    /// endpoints here is no affair of all nodes, and does not wait.
+    fn is_reluctant(&self, record: &mut Record, position: &Position, holding: &mut Holding) -> bool {
+        if !self.is_outdone(record, position) {
+            holding.outdone_since = None;
+            return false;
+        }
+        let due = *holding.outdone_since.get_or_insert(self.now) + OUTDONE;
+        if due <= self.now || record.has_any_check(self.unfit) {
+            return true;
+        }
+        record.wake_at(due);
+        false
+    }
+
     /// Whether this node lacks something that a candidate has who could take the address over.
-    fn is_reluctant(&self, record: &Record, position: &Position) -> bool {
+    fn is_outdone(&self, record: &Record, position: &Position) -> bool {
         position.lacks > 0
             && position.better.iter().any(|node| {
                 self.lacks(record.address(), node) < position.lacks

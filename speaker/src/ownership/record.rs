@@ -22,6 +22,8 @@ pub(crate) struct Holding {
     pub(super) links: Vec<LinkIndex>,
     /// Since when a successor is waited for.
     pub(super) leaving_since: Option<Instant>,
+    /// Since when another candidate lacks less.
+    pub(super) outdone_since: Option<Instant>,
     /// A station uses the address: when to probe again.
     pub(super) retry_at: Option<Instant>,
     /// What was last reported of it.

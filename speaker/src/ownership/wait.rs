@@ -224,8 +224,7 @@ impl Desk<'_> {
         record.asked = None;
         record.behind_since = None;
         let links = position.links.clone();
-        let mut holding =
-            Holding { claim, links: links.clone(), leaving_since: None, retry_at: None, reported: None };
+        let mut holding = Holding { claim, links: links.clone(), ..Holding::default() };
         let begin = if claim.probing { Action::Probe } else { Action::Announce };
         self.out.push(begin(record.address(), links));
         if !claim.probing {

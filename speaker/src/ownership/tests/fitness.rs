@@ -19,6 +19,7 @@ fn lacks(story: &mut Story, peer: &'static str, gates: Gates) {
 fn an_owner_that_lacks_something_says_so_and_goes_on_until_another_claims() {
     let mut story = announcing_beside_others();
     story.tell(Event::Gates(Gates::PROXY));
+    story.pass(OUTDONE);
     assert!(story.own_claim().unwrap().reluctant);
     story.pass(ms(10_000));
     assert!(story.own_claim().is_some(), "nobody claims, so it goes on");
@@ -34,8 +35,10 @@ fn an_owner_that_lacks_no_more_than_others_keeps_what_it_has() {
         lacks(&mut story, peer, Gates::STALE);
     }
     story.tell(Event::Gates(Gates::PROXY));
+    story.pass(OUTDONE);
     assert!(!story.own_claim().unwrap().reluctant, "none is better");
     lacks(&mut story, "n3", Gates::NONE);
+    story.pass(OUTDONE);
     assert!(story.own_claim().unwrap().reluctant);
     story.tell(Event::Gates(Gates::NONE));
     assert!(!story.own_claim().unwrap().reluctant);
@@ -50,7 +53,28 @@ fn an_owner_is_not_reluctant_for_somebody_who_is_dead_or_cannot() {
     story.falls_silent("n3");
     story.pass(ms(500));
     story.tell(Event::Gates(Gates::PROXY));
+    story.pass(OUTDONE);
     assert!(!story.own_claim().unwrap().reluctant);
+}
+
+#[test]
+fn what_befalls_all_nodes_one_shortly_after_the_other_moves_nothing() {
+    let mut story = announcing_beside_others();
+    story.tell(Event::Gates(Gates::PROXY));
+    story.pass(OUTDONE - ms(100));
+    for peer in ["n1", "n3"] {
+        lacks(&mut story, peer, Gates::PROXY);
+    }
+    story.pass(ms(5000));
+    assert!(!story.own_claim().unwrap().reluctant, "others lack as much by now");
+    for peer in ["n1", "n3"] {
+        lacks(&mut story, peer, Gates::NONE);
+    }
+    story.pass(OUTDONE - ms(100));
+    story.tell(Event::Gates(Gates::NONE));
+    story.pass(ms(5000));
+    assert!(!story.own_claim().unwrap().reluctant, "nothing is lacked any more");
+    assert_eq!(story.done(), []);
 }
 
 #[test]
@@ -171,6 +195,7 @@ fn a_node_that_is_cut_off_from_the_api_server_takes_nobody_for_ignorant() {
 fn a_node_that_lost_only_the_api_server_hands_over_to_one_that_has_not() {
     let mut story = announcing_beside_others();
     story.tell(Event::Gates(Gates::STALE));
+    story.pass(OUTDONE);
     assert!(story.own_claim().unwrap().reluctant);
     story.says("n3", claim(1, 2, 2));
     story.assert_withdrew(Withdrawal::Superseded);
