@@ -13,6 +13,7 @@ curl:/usr/bin/curl
 frr:/usr/lib/frr/bfdd
 iproute2:/usr/bin/ip
 iptables:/usr/sbin/iptables
+keepalived:/usr/sbin/keepalived
 nftables:/usr/sbin/nft
 runc:/usr/sbin/runc
 util-linux:/usr/bin/setpriv

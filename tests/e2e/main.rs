@@ -6,12 +6,17 @@
 #![allow(clippy::disallowed_methods)]
 
 mod address;
+mod conflicts;
 mod failover;
+mod gates;
 mod isolation;
 mod lab;
 mod landfall;
+mod moves;
 mod operations;
 mod release;
+mod resilience;
+mod upgrades;
 
 use std::process::ExitCode;
 
@@ -26,6 +31,11 @@ fn main() -> ExitCode {
         isolation::stories(),
         address::stories(),
         failover::stories(),
+        moves::stories(),
+        upgrades::stories(),
+        gates::stories(),
+        resilience::stories(),
+        conflicts::stories(),
         release::stories(),
         operations::stories(),
     ];

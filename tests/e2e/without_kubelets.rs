@@ -20,7 +20,13 @@ use landfall_tests::{
 };
 
 fn main() -> ExitCode {
-    let options = LabOptions { nodes: 8, clients: 1, kubelets: false, proxy: ProxyMode::Iptables };
+    let options = LabOptions {
+        nodes: 8,
+        clients: 1,
+        kubelets: false,
+        proxy: ProxyMode::Iptables,
+        ..LabOptions::default()
+    };
     let stories = vec![
         Story::new("lab: pods written by hand answer through every node", pods_answer),
         Story::new("precedence: a speaker that may goes before other work, and says so", precedence),

@@ -10,5 +10,6 @@ pub mod backend;
 pub mod bench;
 pub mod demo;
 pub mod lab;
+pub mod pair;
 pub mod services;
 pub mod story;

@@ -20,7 +20,7 @@
 use std::{
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -39,9 +39,20 @@ pub struct Story {
     name: String,
     tell: Tell,
     limit: Duration,
+    /// Told only where it is asked for.
+    long: bool,
 }
 
 impl Story {
+    /// A story that waits for long: told only with `--include-ignored` (or `--ignored`), not by `make test`.
+    pub fn long(
+        limit: Duration,
+        name: &str,
+        tell: impl AsyncFnOnce(&Lab) -> Result<()> + Send + 'static,
+    ) -> Self {
+        Self { long: true, ..Self::within(limit, name, tell) }
+    }
+
     /// A story of at most 180 s.
     pub fn new(name: &str, tell: impl AsyncFnOnce(&Lab) -> Result<()> + Send + 'static) -> Self {
         Self::within(LIMIT, name, tell)
@@ -57,7 +68,7 @@ impl Story {
             let told = runtime.block_on(async { tokio::time::timeout(limit, tell(lab)).await });
             told.map_err(|_| anyhow!("the story was not over within {limit:?}"))?
         });
-        Self { name: name.to_owned(), tell, limit }
+        Self { name: name.to_owned(), tell, limit, long: false }
     }
 }
 
@@ -83,7 +94,9 @@ impl Shared {
             runtime.block_on(Lab::up(inside, options.clone())).map_err(|error| format!("{error:#}"))
         });
         let lab = lab.as_ref().map_err(|error| anyhow!("the lab did not come up: {error}"))?;
+        let begun = Instant::now();
         let told = (story.tell)(runtime, lab);
+        eprintln!("told in {:.1?}", begun.elapsed());
         if told.is_err() {
             lab.explain();
         }
@@ -103,17 +116,19 @@ pub fn run(options: LabOptions, stories: Vec<Story>) -> ExitCode {
     arguments.test_threads = Some(1);
     let trials = |tell: Box<dyn FnMut(Story) -> Trial>| stories.into_iter().map(tell).collect();
     let trials: Vec<Trial> = if arguments.list {
-        trials(Box::new(|story| Trial::test(story.name, || Ok(()))))
+        trials(Box::new(|story| Trial::test(story.name, || Ok(())).with_ignored_flag(story.long)))
     } else {
         match enter() {
             Ok((inside, runtime)) => {
                 let shared = Arc::new(Mutex::new(Shared { inside, options, runtime, lab: None }));
                 trials(Box::new(move |story| {
                     let shared = Arc::clone(&shared);
-                    Trial::test(story.name.clone(), move || {
+                    let long = story.long;
+                    let told = Trial::test(story.name.clone(), move || {
                         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
                         shared.tell(story).map_err(|error| Failed::from(format!("{error:#}")))
-                    })
+                    });
+                    told.with_ignored_flag(long)
                 }))
             }
             Err(reason) => {

@@ -5,6 +5,9 @@
 //! the first line of its own datagram back first, so that a prober can match
 //! answers to questions by a sequence number.
 //!
+//! Who asks for the path `/stream` gets a download without end: a hundred
+//! numbered lines of 1,024 bytes a second, until it closes the connection.
+//!
 //! Called as `landfall-backend pause` it only sleeps: a pod's sandbox needs a
 //! program that holds its namespaces.
 
@@ -20,6 +23,8 @@ use std::{
 
 /// How long a TCP client may take over its request before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The pause between the lines of a download.
+const STREAM_PAUSE: Duration = Duration::from_millis(10);
 
 fn main() -> io::Result<()> {
     if std::env::args().nth(1).as_deref() == Some("pause") {
@@ -57,12 +62,26 @@ fn answer_request(mut stream: TcpStream, name: &str) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let body = words(name, stream.peer_addr()?.ip());
     let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let request = lines.next().transpose()?.unwrap_or_default();
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    if request.split(' ').nth(1) == Some("/stream") {
+        return stream_lines(stream);
+    }
     write!(
         stream,
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )
+}
+
+/// Sends numbered lines until the client has gone.
+fn stream_lines(mut stream: TcpStream) -> io::Result<()> {
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n")?;
+    for number in 0_u64.. {
+        writeln!(stream, "{number:01023}")?;
+        thread::sleep(STREAM_PAUSE);
+    }
+    Ok(())
 }
 
 fn answer_datagrams(socket: &UdpSocket, name: &str) {

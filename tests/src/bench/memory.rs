@@ -45,17 +45,10 @@ pub(super) async fn measure(lab: &Lab) -> Result<Vec<Figure>> {
     ])
 }
 
+/// The worst of all counts.
 fn figure(name: &str, values: &[f64], goal: f64) -> Figure {
-    let worst = values.iter().copied().fold(0.0, f64::max);
-    Figure {
-        name: name.to_owned(),
-        value: worst,
-        worst,
-        unit: "MB",
-        goal: Some(goal),
-        ratio: None,
-        count: values.len(),
-    }
+    let figure = Figure::of(name, values, "MB", Some(goal));
+    Figure { value: figure.worst, ..figure }
 }
 
 /// Resident memory of a program on a node, in megabytes (`VmRSS` of proc(5)).

@@ -68,6 +68,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if let Subcommands::Bench(bench) = &arguments.command
+        && !bench.fits_one_lab()
+    {
+        return bench.run_each();
+    }
     let inside = isolation::enter()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &arguments.command {

@@ -53,6 +53,15 @@ pub(crate) fn create_below(path: &str) -> Result<()> {
     Ok(())
 }
 
+/// The folder of a cgroup in the hierarchy that counts memory.
+pub(crate) fn of_memory(path: &str) -> Option<PathBuf> {
+    let mut folders = hierarchies().into_iter().map(|hierarchy| hierarchy.join(path.trim_start_matches('/')));
+    let counts = |folder: &PathBuf| {
+        ["memory.limit_in_bytes", "memory.max"].iter().any(|file| folder.join(file).exists())
+    };
+    folders.find(counts)
+}
+
 /// Whether processor time is shared out by cgroups of version 1.
 pub(crate) fn are_of_version_1() -> bool {
     hierarchies().iter().any(|hierarchy| hierarchy.join("cpu.shares").exists())

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{
     namespace::{Namespace, host_sysctls},
-    plan::{Addresses, Mac},
+    plan::{Addresses, Lan, Mac},
     switch::Switch,
 };
 
@@ -15,6 +15,7 @@ use super::{
 pub struct LanClient {
     namespace: Namespace,
     addresses: Addresses,
+    lan: Lan,
 }
 
 impl LanClient {
@@ -22,7 +23,18 @@ impl LanClient {
         let namespace = Namespace::create(&format!("c{number}"), host_sysctls)?;
         let addresses = Addresses::of_client(number);
         switch.plug(&namespace, &addresses)?;
-        Ok(Self { namespace, addresses })
+        Ok(Self { namespace, addresses, lan: Lan::First })
+    }
+
+    /// The same host on the second LAN, in a lab that has one: what is measured, is measured there.
+    #[must_use]
+    pub fn on_second_lan(&self) -> Self {
+        Self { addresses: self.addresses.on(Lan::Second), lan: Lan::Second, ..self.clone() }
+    }
+
+    /// The interface that is measured from.
+    pub fn interface(&self) -> &'static str {
+        self.lan.interface()
     }
 
     /// The client's name, as the switch's ports know it.
@@ -35,7 +47,7 @@ impl LanClient {
         &self.addresses
     }
 
-    /// The MAC address of its `eth0`.
+    /// The MAC address of its interface.
     pub fn mac(&self) -> Mac {
         self.addresses.mac()
     }
@@ -52,7 +64,11 @@ impl LanClient {
     /// When the kernel refuses it.
     pub fn add_address(&self, address: IpAddr) -> Result<()> {
         let prefix = if address.is_ipv4() { 32 } else { 128 };
-        self.namespace.ip(&[format!("addr replace {address}/{prefix} dev eth0 {}", nodad(address))])?;
+        self.namespace.ip(&[format!(
+            "addr replace {address}/{prefix} dev {} {}",
+            self.interface(),
+            nodad(address)
+        )])?;
         Namespace::of_the_lab().ip(&[format!("route replace {address}/{prefix} dev br0")])
     }
 
@@ -63,7 +79,7 @@ impl LanClient {
     /// When the kernel refuses it.
     pub fn add_on_link_route(&self, destination: &str, from: Option<IpAddr>) -> Result<()> {
         let source = from.map(|address| format!(" src {address}")).unwrap_or_default();
-        self.namespace.ip(&[format!("route replace {destination} dev eth0{source}")])
+        self.namespace.ip(&[format!("route replace {destination} dev {}{source}", self.interface())])
     }
 
     /// Gives the client a route by way of another host: `10.96.0.0/16` via a node.

@@ -27,16 +27,22 @@ pub struct ControlPlane {
     audit: AuditLog,
     api_server_arguments: Vec<String>,
     controllers: [(&'static str, Vec<String>); 2],
-    etcd: Process,
+    etcd: Mutex<Process>,
+    etcd_folder: PathBuf,
     api_server: Mutex<Process>,
     others: Mutex<Vec<Process>>,
 }
+
+/// What etcd held at some moment.
+#[derive(Clone, Debug)]
+pub struct Backup(PathBuf);
 
 impl ControlPlane {
     /// Starts etcd and the API server; they answer a few seconds later.
     pub(crate) fn start(programs: &Path, folder: &Path, pki: &Pki, kubelets: bool) -> Result<Self> {
         fs::create_dir_all(folder)?;
-        let etcd = start_etcd(programs, folder)?;
+        let etcd_folder = folder.join("etcd");
+        let etcd = Mutex::new(start_etcd(programs, &etcd_folder)?);
         let [gateway, gateway6] = [plan::GATEWAY_V4.to_string(), plan::GATEWAY_V6.to_string()];
         let [service, service6] = plan::SERVICE_OF_API;
         let names =
@@ -58,6 +64,7 @@ impl ControlPlane {
             programs: programs.to_owned(),
             audit: AuditLog::new(folder.join("audit.log")),
             etcd,
+            etcd_folder,
             api_server: Mutex::new(start(programs, "kube-apiserver", &api_server_arguments)?),
             api_server_arguments,
             controllers: [("kube-controller-manager", manager), ("kube-scheduler", scheduler)],
@@ -94,6 +101,42 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Keeps what etcd holds at this moment, for [`ControlPlane::restore`].
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn back_up(&self) -> Result<Backup> {
+        let copy = self.etcd_folder.with_file_name("etcd-backup");
+        let _none_yet = fs::remove_dir_all(&copy);
+        // Files of a process that stands still are what a crash at that moment would leave behind: whole.
+        let etcd = self.etcd();
+        etcd.signal(Signal::SIGSTOP);
+        let copied = copy_folder(&self.etcd_folder, &copy);
+        etcd.signal(Signal::SIGCONT);
+        copied.map(|()| Backup(copy)).context("copying what etcd keeps")
+    }
+
+    /// Kills API server and etcd, and starts both with what was kept earlier: all that was written since is gone.
+    /// [`super::Lab::api_server_answers`] waits until they answer.
+    ///
+    /// # Errors
+    /// When something cannot be killed, copied or started.
+    pub fn restore(&self, backup: &Backup) -> Result<()> {
+        self.kill_api_server()?;
+        let mut etcd = self.etcd();
+        etcd.kill()?;
+        fs::remove_dir_all(&self.etcd_folder)?;
+        copy_folder(&backup.0, &self.etcd_folder)?;
+        *etcd = start_etcd(&self.programs, &self.etcd_folder)?;
+        drop(etcd);
+        self.start_api_server()
+    }
+
+    /// Whether the API server runs; it may not answer yet.
+    pub fn api_server_runs(&self) -> bool {
+        self.api_server().ended().is_none()
+    }
+
     /// Lets the API server neither answer nor close its connections, or go on.
     pub fn freeze_api_server(&self, frozen: bool) {
         self.api_server().signal(if frozen { Signal::SIGSTOP } else { Signal::SIGCONT });
@@ -115,7 +158,7 @@ impl ControlPlane {
     /// Waits until the API server says that it is ready.
     pub(crate) async fn ready(&self, client: &kube::Client) -> Result<()> {
         eventually(Duration::from_secs(60), "the API server is ready", async || {
-            if let Some(status) = self.etcd.ended() {
+            if let Some(status) = self.etcd().ended() {
                 bail!("etcd has ended: {status}");
             }
             if let Some(status) = self.api_server().ended() {
@@ -127,6 +170,10 @@ impl ControlPlane {
         .await
     }
 
+    fn etcd(&self) -> MutexGuard<'_, Process> {
+        self.etcd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn api_server(&self) -> MutexGuard<'_, Process> {
         self.api_server.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,7 +181,7 @@ impl ControlPlane {
     /// Names and logs of the programs, and how they ended where they have.
     pub(crate) fn state(&self) -> Vec<super::explain::ProcessState> {
         let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut states = vec![(&self.etcd).into(), (&*self.api_server()).into()];
+        let mut states = vec![(&*self.etcd()).into(), (&*self.api_server()).into()];
         states.extend(others.iter().map(Into::into));
         states
     }
@@ -154,9 +201,24 @@ fn start(programs: &Path, name: &str, arguments: &[String]) -> Result<Process> {
     Process::start(name, command)
 }
 
+/// Copies a folder with all below it.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let copy = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &copy)?;
+        } else {
+            fs::copy(entry.path(), copy)?;
+        }
+    }
+    Ok(())
+}
+
 fn start_etcd(programs: &Path, folder: &Path) -> Result<Process> {
     let arguments = [
-        flag("data-dir", &folder.join("etcd")),
+        flag("data-dir", folder),
         "--listen-client-urls=http://127.0.0.1:2379".to_owned(),
         "--advertise-client-urls=http://127.0.0.1:2379".to_owned(),
         "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),

@@ -24,7 +24,7 @@ use super::{
     namespace::Namespace,
     node::Node,
     pki::Pki,
-    plan,
+    plan::{self, Lan},
     pods::{self, Pods},
     process, runtime,
     runtime::ProxyMode,
@@ -46,11 +46,13 @@ pub struct LabOptions {
     pub kubelets: bool,
     /// How kube-proxy programs the kernel.
     pub proxy: ProxyMode,
+    /// Whether every host has a second interface on a LAN of its own: 192.168.20.0/24 and fd20::/64.
+    pub second_lan: bool,
 }
 
 impl Default for LabOptions {
     fn default() -> Self {
-        Self { nodes: 3, clients: 1, kubelets: true, proxy: ProxyMode::Nftables }
+        Self { nodes: 3, clients: 1, kubelets: true, proxy: ProxyMode::Nftables, second_lan: false }
     }
 }
 
@@ -111,6 +113,15 @@ impl Lab {
         }
         let clients: Vec<LanClient> =
             (1..=options.clients).map(|number| LanClient::create(number, &switch)).collect::<Result<_>>()?;
+        if options.second_lan {
+            switch.add_second_lan()?;
+            let hosts = nodes.iter().map(|node| (node.namespace(), node.addresses()));
+            for (host, addresses) in
+                hosts.chain(clients.iter().map(|host| (host.namespace(), host.addresses())))
+            {
+                switch.wire(host, &addresses.on(Lan::Second), Lan::Second)?;
+            }
+        }
         stage.done(&format!("{} nodes and {} clients plugged in", nodes.len(), clients.len()));
         let lab = Self {
             inside: inside.clone(),

@@ -58,11 +58,12 @@
 //! }
 //! ```
 //!
-//! Faults: [`Switch::port_down`], [`Switch::lose`], [`Switch::cut`],
+//! Faults: [`Switch::port_down`], [`Switch::blackout`], [`Switch::lose`], [`Switch::cut`], [`Switch::part`],
 //! [`Switch::cut_from_api`], [`Node::freeze`], [`Node::signal`] (by program name, in pods too),
 //! [`Node::kill`] and [`Node::restart`] (kubelet, containerd, kube-proxy),
-//! [`ControlPlane::kill_api_server`], and an [`api_proxy`] for one program's way
-//! to the API server. After each story all of them are mended.
+//! [`ControlPlane::kill_api_server`], [`LanClient::lie`] (a station that answers for others), and an
+//! [`api_proxy`] for one program's way to the API server. After each story all of them are mended.
+//! [`Load`] keeps the machine busy for as long as it is held.
 
 pub mod api_proxy;
 mod audit;
@@ -72,9 +73,12 @@ mod control_plane;
 mod explain;
 pub mod image;
 pub mod isolation;
+pub mod keepalived;
 #[allow(clippy::module_inception)]
 mod lab;
 pub mod landfall;
+mod load;
+mod metrics;
 mod namespace;
 mod node;
 mod pki;
@@ -90,11 +94,13 @@ mod waiting;
 pub use audit::{AuditLog, Mark, Write};
 pub use cgroups::roots as cgroup_roots;
 pub use client::LanClient;
-pub use control_plane::ControlPlane;
+pub use control_plane::{Backup, ControlPlane};
 pub use lab::{Lab, LabOptions};
+pub use load::Load;
+pub use metrics::Metrics;
 pub use namespace::Namespace;
 pub use node::{Found, Node};
-pub use plan::{Addresses, Mac};
+pub use plan::{Addresses, Lan, Mac};
 pub use process::Process;
 pub use programs::{ours as our_binary, repository};
 pub use runtime::ProxyMode;

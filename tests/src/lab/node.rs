@@ -176,6 +176,11 @@ impl Node {
         })
     }
 
+    /// Whether a program that the lab started on the node runs.
+    pub fn runs(&self, name: &str) -> bool {
+        self.with_program(name, |process, _| Ok(process.ended().is_none())).unwrap_or(false)
+    }
+
     /// Waits until a program that the lab started on the node has ended.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 //! | node n1, n2, … | .11, .12, … | ::11, ::12, … |
 //! | LAN client c1, c2, … | .101, .102, … | ::101, ::102, … |
 //! | free for VIPs, for example | .150 to .250 | ::150 to ::250 |
+//! | the same hosts on the second LAN, where a lab has one | 192.168.20.0/24 | fd20::/64 |
 //! | pods of node N | 10.245.N.0/24 | fd45:0:0:N::/64 |
 //! | Services | 10.96.0.0/16 | fd96::/108 |
 
@@ -32,12 +33,45 @@ pub const PODS: &str = "10.245.0.0/16,fd45::/48";
 /// The most nodes, and the most clients, that fit into the plan.
 pub const MOST: u8 = 89;
 
-/// The addresses of one host on the LAN.
+/// One of the LANs of a lab; most labs have but the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lan {
+    /// Every host's `eth0`.
+    First,
+    /// A second interface of every host, `eth1`, on a LAN of its own.
+    Second,
+}
+
+impl Lan {
+    pub(crate) fn bridge(self) -> &'static str {
+        match self {
+            Self::First => "br0",
+            Self::Second => "br1",
+        }
+    }
+
+    pub(crate) fn interface(self) -> &'static str {
+        match self {
+            Self::First => "eth0",
+            Self::Second => "eth1",
+        }
+    }
+
+    /// The name of a host's port on this LAN, as [`super::Switch`] knows it.
+    pub fn port_of(self, host: &str) -> String {
+        match self {
+            Self::First => host.to_owned(),
+            Self::Second => format!("{host}@2"),
+        }
+    }
+}
+
+/// The addresses of one host on a LAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// On 192.168.10.0/24.
+    /// On 192.168.10.0/24, or 192.168.20.0/24.
     pub v4: Ipv4Addr,
-    /// On fd10::/64.
+    /// On fd10::/64, or fd20::/64.
     pub v6: Ipv6Addr,
     mac: [u8; 6],
 }
@@ -60,6 +94,22 @@ impl Addresses {
             v4: Ipv4Addr::new(192, 168, 10, last),
             v6: Ipv6Addr::new(0xfd10, 0, 0, 0, 0, 0, 0, digits),
             mac: [2, 0, 0, 0, kind, number],
+        }
+    }
+
+    /// The same host's addresses on a LAN of the lab.
+    #[must_use]
+    pub fn on(self, lan: Lan) -> Self {
+        let Self { v4, v6, mac: [a, b, c, _, kind, number] } = self;
+        let ([.., last], [.., digits]) = (v4.octets(), v6.segments());
+        let (third, first, fourth) = match lan {
+            Lan::First => (10, 0xfd10, 0),
+            Lan::Second => (20, 0xfd20, 2),
+        };
+        Self {
+            v4: Ipv4Addr::new(192, 168, third, last),
+            v6: Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, digits),
+            mac: [a, b, c, fourth, kind, number],
         }
     }
 
@@ -108,7 +158,7 @@ impl std::str::FromStr for Mac {
 
 #[cfg(test)]
 mod tests {
-    use super::{Addresses, Mac};
+    use super::{Addresses, Lan, Mac};
 
     #[test]
     fn both_families_read_alike() {
@@ -120,5 +170,15 @@ mod tests {
             ("192.168.10.102".into(), "fd10::102".into())
         );
         assert_eq!("02:00:00:00:02:02".parse::<Mac>().unwrap(), client.mac());
+    }
+
+    #[test]
+    fn a_host_has_other_addresses_on_the_second_lan() {
+        let second = Addresses::of_node(3).on(Lan::Second);
+        assert_eq!(
+            (second.v4.to_string(), second.v6.to_string(), second.mac().to_string()),
+            ("192.168.20.13".into(), "fd20::13".into(), "02:00:00:02:01:03".into())
+        );
+        assert_eq!(second.on(Lan::First), Addresses::of_node(3));
     }
 }

@@ -1,22 +1,25 @@
 //! The switch: a bridge in the lab's own network namespace, and what can go wrong with its ports.
 
+mod faults;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write,
+    net::Ipv6Addr,
     sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result};
 
+use self::faults::Faults;
 use super::{
     namespace::{Namespace, host_sysctls, router_sysctls},
-    plan::{API_SERVER_PORT, Addresses, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6},
+    plan::{Addresses, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, Lan},
     process,
 };
 
 /// The LAN's switch, gateway and home of the control plane.
 ///
-/// A port is named by the host that is plugged into it: `n1`, `c1`.
+/// A port is named by the host that is plugged into it: `n1`, `c1`; a port of the second LAN, which some labs
+/// have, `n1@2`.
 #[derive(Debug)]
 pub struct Switch {
     lab: Namespace,
@@ -30,16 +33,6 @@ pub enum Direction {
     FromHost,
     /// What the host would receive.
     ToHost,
-}
-
-#[derive(Debug, Default)]
-struct Faults {
-    /// Per port and direction, how many of 10,000 packets are lost.
-    loss: BTreeMap<(String, Direction), u32>,
-    /// Pairs of hosts that do not hear each other.
-    cuts: BTreeSet<(String, String)>,
-    /// Hosts that do not reach the API server.
-    without_api: BTreeSet<String>,
 }
 
 impl Switch {
@@ -61,34 +54,48 @@ impl Switch {
         Ok(Self { lab, faults: Mutex::default() })
     }
 
+    /// Adds a second LAN beside the first, which is reached by no router.
+    pub(crate) fn add_second_lan(&self) -> Result<()> {
+        self.lab
+            .ip(&[
+                "link add br1 type bridge stp_state 0 forward_delay 0 mcast_snooping 0".to_owned(),
+                "link set br1 up".to_owned(),
+            ])
+            .context("making the second LAN")
+    }
+
     /// Plugs a host in: gives its namespace an `eth0` with these addresses and a default route via the switch.
     pub(crate) fn plug(&self, host: &Namespace, addresses: &Addresses) -> Result<()> {
-        let name = host.name();
+        self.wire(host, addresses, Lan::First)?;
+        host.ip(&[format!("route add default via {GATEWAY_V4}"), format!("route add ::/0 via {GATEWAY_V6}")])
+    }
+
+    /// Plugs a host into a LAN: `eth0` on the first, `eth1` on the second.
+    pub(crate) fn wire(&self, host: &Namespace, addresses: &Addresses, lan: Lan) -> Result<()> {
+        let (name, bridge, interface) = (host.name(), lan.bridge(), lan.interface());
+        let on_switch = port(&lan.port_of(name));
         self.lab.ip(&[
             format!(
-                "link add {} type veth peer name eth0 address {} netns {name}",
-                port(name),
+                "link add {on_switch} type veth peer name {interface} address {} netns {name}",
                 addresses.mac()
             ),
-            format!("link set {} addrgenmode none", port(name)),
-            format!("link set {} master br0 up", port(name)),
+            format!("link set {on_switch} addrgenmode none"),
+            format!("link set {on_switch} master {bridge} up"),
         ])?;
         host.ip(&[
             "link set lo up".to_owned(),
-            format!("addr add {}/24 dev eth0", addresses.v4),
-            format!("addr add {}/64 dev eth0 nodad", addresses.v6),
-            "link set eth0 up".to_owned(),
-            format!("route add default via {GATEWAY_V4}"),
-            format!("route add ::/0 via {GATEWAY_V6}"),
+            format!("addr add {}/24 dev {interface}", addresses.v4),
+            format!("addr add {}/64 dev {interface} nodad", addresses.v6),
+            format!("link set {interface} up"),
         ])
     }
 
-    /// Pulls the host's plug: its port goes dark, and its `eth0` loses carrier.
+    /// Pulls the host's plug: its port goes dark, and its interface loses carrier.
     ///
     /// # Errors
     /// When there is no such host.
     pub fn port_down(&self, host: &str) -> Result<()> {
-        self.lab.ip(&[format!("link set {} down", port(host))])
+        self.ports(&[host], "down")
     }
 
     /// Plugs the host in again.
@@ -96,7 +103,45 @@ impl Switch {
     /// # Errors
     /// When there is no such host.
     pub fn port_up(&self, host: &str) -> Result<()> {
-        self.lab.ip(&[format!("link set {} up", port(host))])
+        self.ports(&[host], "up")
+    }
+
+    /// Pulls all plugs of the first LAN at once.
+    ///
+    /// # Errors
+    /// When the switch refuses it.
+    pub fn all_ports_down(&self) -> Result<()> {
+        self.all_ports("br0", "down")
+    }
+
+    /// Plugs all hosts of the first LAN in again.
+    ///
+    /// # Errors
+    /// When the switch refuses it.
+    pub fn all_ports_up(&self) -> Result<()> {
+        self.all_ports("br0", "up")
+    }
+
+    fn ports(&self, hosts: &[&str], how: &str) -> Result<()> {
+        let lines = hosts.iter().map(|host| format!("link set {} {how}", port(host)));
+        self.lab.ip(&lines.collect::<Vec<_>>())
+    }
+
+    fn all_ports(&self, bridge: &str, how: &str) -> Result<()> {
+        let shown = self.lab.run("ip", &["-o", "link", "show", "master", bridge])?;
+        let hosts: Vec<String> = shown
+            .lines()
+            .filter_map(|line| host_of_port(line.split(": ").nth(1)?.split('@').next()?))
+            .collect();
+        self.ports(&hosts.iter().map(String::as_str).collect::<Vec<_>>(), how)
+    }
+
+    /// Lets nothing at all through, on any LAN, while every port keeps its carrier; or everything again.
+    ///
+    /// # Errors
+    /// When nftables refuses it.
+    pub fn blackout(&self, dark: bool) -> Result<()> {
+        self.change(|faults| faults.blackout = dark)
     }
 
     /// Loses this share (0.0 to 1.0) of the packets on a host's port, at random, one way; carrier stays.
@@ -104,13 +149,7 @@ impl Switch {
     /// # Errors
     /// When nftables refuses it.
     pub fn lose(&self, host: &str, direction: Direction, share: f64) -> Result<()> {
-        // The clamp keeps the value in 0..=10000.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let of_ten_thousand = (share.clamp(0.0, 1.0) * 10_000.0).round() as u32;
-        self.change(|faults| {
-            faults.loss.insert((host.to_owned(), direction), of_ten_thousand);
-            faults.loss.retain(|_, lost| *lost > 0);
-        })
+        self.lose_each(&[(host, direction)], share)
     }
 
     /// Loses this share of the packets on a host's port, both ways.
@@ -118,8 +157,23 @@ impl Switch {
     /// # Errors
     /// When nftables refuses it.
     pub fn lose_both_ways(&self, host: &str, share: f64) -> Result<()> {
-        self.lose(host, Direction::FromHost, share)?;
-        self.lose(host, Direction::ToHost, share)
+        self.lose_each(&[(host, Direction::FromHost), (host, Direction::ToHost)], share)
+    }
+
+    /// Loses this share of the packets in each of these directions, from one moment on.
+    ///
+    /// # Errors
+    /// When nftables refuses it.
+    pub fn lose_each(&self, ways: &[(&str, Direction)], share: f64) -> Result<()> {
+        // The clamp keeps the value in 0..=10000.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let of_ten_thousand = (share.clamp(0.0, 1.0) * 10_000.0).round() as u32;
+        self.change(|faults| {
+            for (host, direction) in ways {
+                faults.loss.insert(((*host).to_owned(), *direction), of_ten_thousand);
+            }
+            faults.loss.retain(|_, lost| *lost > 0);
+        })
     }
 
     /// Lets two hosts no longer hear each other, while both hear everybody else.
@@ -127,9 +181,52 @@ impl Switch {
     /// # Errors
     /// When nftables refuses it.
     pub fn cut(&self, one: &str, other: &str) -> Result<()> {
+        self.part(&[one], &[other])
+    }
+
+    /// Lets each of these hosts hear none of the others of them, while all hear everybody else.
+    ///
+    /// # Errors
+    /// When nftables refuses it.
+    pub fn isolate(&self, hosts: &[&str]) -> Result<()> {
         self.change(|faults| {
-            faults.cuts.insert((one.to_owned(), other.to_owned()));
+            let pairs = hosts.iter().flat_map(|one| hosts.iter().map(move |other| (one, other)));
+            let pairs = pairs.filter(|(one, other)| one != other);
+            faults.cuts.extend(pairs.map(|(one, other)| ((*one).to_owned(), (*other).to_owned())));
         })
+    }
+
+    /// Lets no host of one side and no host of the other hear each other.
+    ///
+    /// # Errors
+    /// When nftables refuses it.
+    pub fn part(&self, one_side: &[&str], other_side: &[&str]) -> Result<()> {
+        self.change(|faults| {
+            for (one, other) in
+                one_side.iter().flat_map(|one| other_side.iter().map(move |other| (one, other)))
+            {
+                faults.cuts.insert(((*one).to_owned(), (*other).to_owned()));
+                faults.cuts.insert(((*other).to_owned(), (*one).to_owned()));
+            }
+        })
+    }
+
+    /// Lets the second host no longer hear the first; the first hears the second.
+    ///
+    /// # Errors
+    /// When nftables refuses it.
+    pub fn cut_one_way(&self, from: &str, to: &str) -> Result<()> {
+        self.change(|faults| {
+            faults.cuts.insert((from.to_owned(), to.to_owned()));
+        })
+    }
+
+    /// Cuts hosts off from the gateway, which is also the API server, and from nothing else.
+    ///
+    /// # Errors
+    /// When nftables refuses it.
+    pub fn cut_from_gateway(&self, hosts: &[&str]) -> Result<()> {
+        self.change(|faults| faults.without_gateway.extend(hosts.iter().map(|host| (*host).to_owned())))
     }
 
     /// Cuts a host off from the API server, and from nothing else: what it sends there is dropped, as is
@@ -153,15 +250,57 @@ impl Switch {
         })
     }
 
-    /// Ends all loss and all cuts, and brings every port up.
+    /// Ends what [`Switch::cut`], [`Switch::part`], [`Switch::isolate`], [`Switch::cut_one_way`] and
+    /// [`Switch::cut_from_gateway`] began.
+    ///
+    /// # Errors
+    /// When nftables refuses it.
+    pub fn heal_cuts(&self) -> Result<()> {
+        self.change(|faults| {
+            faults.cuts.clear();
+            faults.without_gateway.clear();
+        })
+    }
+
+    /// Lets the switch send a multicast only where somebody has asked for it (MLD snooping, RFC 4541), and asks
+    /// all hosts what they want as a querier does; or lets every port get every multicast again.
+    ///
+    /// # Errors
+    /// When the switch refuses it.
+    pub fn snoop(&self, snooping: bool) -> Result<()> {
+        let on = u8::from(snooping);
+        // In hundredths of a second: it asks at once and often, so that a test need not wait for minutes.
+        let pace =
+            "mcast_query_interval 200 mcast_query_response_interval 50 mcast_startup_query_interval 100";
+        self.lab.ip(&[format!(
+            "link set br0 type bridge mcast_snooping {on} mcast_querier {on} mcast_mld_version 2 {pace}"
+        )])
+    }
+
+    /// The IPv6 groups that hosts have asked for while the switch snoops, with the host on the port.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn groups(&self) -> Result<Vec<(String, Ipv6Addr)>> {
+        let shown = self.lab.run("bridge", &["mdb", "show", "dev", "br0"])?;
+        let entry = |line: &str| {
+            let mut words = line.split_whitespace();
+            let mut after = |name: &str| words.find(|word| *word == name).and_then(|_| words.next());
+            let host = host_of_port(after("port")?)?;
+            Some((host, after("grp")?.parse().ok()?))
+        };
+        Ok(shown.lines().filter_map(entry).collect())
+    }
+
+    /// Ends all loss and all cuts, brings every port up, and lets every port get every multicast.
     ///
     /// # Errors
     /// When the switch refuses it.
     pub fn mend(&self) -> Result<()> {
         self.change(|faults| *faults = Faults::default())?;
-        let ports = self.lab.run("ip", &["-o", "link", "show", "master", "br0"])?;
-        let names = ports.lines().filter_map(|line| line.split(": ").nth(1)?.split('@').next());
-        self.lab.ip(&names.map(|name| format!("link set {name} up")).collect::<Vec<_>>())
+        self.snoop(false)?;
+        self.all_ports("br0", "up")?;
+        self.all_ports("br1", "up").or_else(|_| Ok(()))
     }
 
     fn change(&self, change: impl FnOnce(&mut Faults)) -> Result<()> {
@@ -173,52 +312,29 @@ impl Switch {
     }
 }
 
-impl Faults {
-    /// The rules of all faults, to replace whatever rules were there.
-    fn rules(&self) -> String {
-        let mut rules = String::new();
-        for table in ["netdev lab_faults", "bridge lab_faults"] {
-            // Added first, so that it can be deleted whether it was there or not.
-            let _infallible = write!(rules, "table {table} {{}}\ndelete table {table}\n");
-        }
-        rules.push_str("table netdev lab_faults {\n");
-        for ((host, direction), lost) in &self.loss {
-            let (hook, chain) = match direction {
-                Direction::FromHost => ("ingress", "from"),
-                Direction::ToHost => ("egress", "to"),
-            };
-            let device = port(host);
-            let _infallible = write!(
-                rules,
-                "chain {chain}_{host} {{\ntype filter hook {hook} device \"{device}\" priority 0\n\
-                 numgen random mod 10000 < {lost} counter drop\n}}\n"
-            );
-        }
-        rules
-            .push_str("}\ntable bridge lab_faults {\nchain forward {\ntype filter hook forward priority 0\n");
-        for (one, other) in &self.cuts {
-            let (one, other) = (port(one), port(other));
-            let _infallible = write!(
-                rules,
-                "iifname \"{one}\" oifname \"{other}\" drop\niifname \"{other}\" oifname \"{one}\" drop\n"
-            );
-        }
-        // The API server answers on the switch's own address, so its packets are not forwarded.
-        for (chain, device, side) in [("input", "iifname", "dport"), ("output", "oifname", "sport")] {
-            let _infallible = write!(rules, "}}\nchain {chain} {{\ntype filter hook {chain} priority 0\n");
-            for host in &self.without_api {
-                let _infallible = writeln!(
-                    rules,
-                    "{device} \"{}\" meta l4proto tcp th {side} {API_SERVER_PORT} drop",
-                    port(host)
-                );
-            }
-        }
-        rules.push_str("}\n}\n");
-        rules
+/// The switch's side of a host's cable.
+fn port(host: &str) -> String {
+    match host.split_once('@') {
+        Some((host, _second)) => format!("q-{host}"),
+        None => format!("p-{host}"),
     }
 }
 
-fn port(host: &str) -> String {
-    format!("p-{host}")
+/// The host on a port of the switch, if it is one.
+pub(super) fn host_of_port(port: &str) -> Option<String> {
+    let second = |host| format!("{host}@2");
+    port.strip_prefix("p-").map(str::to_owned).or_else(|| port.strip_prefix("q-").map(second))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{host_of_port, port};
+
+    #[test]
+    fn a_port_is_named_by_its_host() {
+        for host in ["n1", "c12", "n3@2"] {
+            assert_eq!(host_of_port(&port(host)).as_deref(), Some(host));
+        }
+        assert_eq!(host_of_port("br0"), None);
+    }
 }

@@ -31,7 +31,7 @@ impl LanClient {
     pub fn neighbour(&self, address: IpAddr) -> Result<Option<Neighbour>> {
         let shown = self
             .namespace()
-            .run("ip", &["-j", "neigh", "show", "to", &address.to_string(), "dev", "eth0"])?;
+            .run("ip", &["-j", "neigh", "show", "to", &address.to_string(), "dev", self.interface()])?;
         let entries: Vec<Entry> =
             if shown.trim().is_empty() { Vec::new() } else { serde_json::from_str(&shown)? };
         let Some(entry) = entries.into_iter().next() else { return Ok(None) };
@@ -44,7 +44,8 @@ impl LanClient {
     /// # Errors
     /// When the entry is still there.
     pub fn forget(&self, address: IpAddr) -> Result<()> {
-        let _was_absent = self.namespace().run("ip", &["neigh", "del", &address.to_string(), "dev", "eth0"]);
+        let _was_absent =
+            self.namespace().run("ip", &["neigh", "del", &address.to_string(), "dev", self.interface()]);
         let left = self.neighbour(address)?;
         // The kernel may keep an entry for as long as somebody waits for it, without an answer in it.
         ensure!(left.as_ref().is_none_or(|entry| entry.mac.is_none()), "{} still has {left:?}", self.name());

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    os::fd::AsFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,8 +17,9 @@ use anyhow::{Context, Result, anyhow};
 use socket2::Socket;
 
 use super::{
+    arrival::{receive, stamp, wait, widen},
     frames::{ETHERTYPE_ARP, ETHERTYPE_IPV6, claim, question},
-    sys::packet_socket,
+    sys::{go_first, packet_socket},
 };
 use crate::lab::{LanClient, plan::Mac};
 
@@ -41,7 +43,7 @@ pub struct Sighting {
 }
 
 /// All that a watch saw.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Sightings {
     /// When each question was sent.
     pub questions: Vec<Instant>,
@@ -64,15 +66,35 @@ impl Sightings {
         self.answers.last().map(|sighting| sighting.mac)
     }
 
+    /// Who answered alone, in turn: one more than the address has moved. Parts of a second in which several
+    /// answered, as in a handover, are passed over.
+    pub fn reigns(&self) -> Vec<Mac> {
+        let Some(first) = self.answers.first() else { return Vec::new() };
+        let part = |sighting: &Sighting| sighting.at.saturating_duration_since(first.at).as_millis() / 100;
+        let mut parts: BTreeMap<u128, BTreeSet<Mac>> = BTreeMap::new();
+        for sighting in &self.answers {
+            parts.entry(part(sighting)).or_default().insert(sighting.mac);
+        }
+        let alone =
+            parts.into_values().filter(|macs| macs.len() == 1).filter_map(|macs| macs.first().copied());
+        let mut reigns: Vec<Mac> = alone.collect();
+        reigns.dedup();
+        reigns
+    }
+
     /// The longest time in which question after question was answered by more
     /// than one MAC address; zero where each question had one answerer at most.
     pub fn longest_split(&self) -> Duration {
         let mut longest = Duration::ZERO;
         let mut since = None;
+        let mut answers = self.answers.iter().peekable();
         for (index, asked) in self.questions.iter().enumerate() {
             let until = self.questions.get(index + 1).copied().unwrap_or(*asked + PATIENCE);
-            let to_this = self.answers.iter().filter(|sighting| (*asked..until).contains(&sighting.at));
-            let split = to_this.map(|sighting| sighting.mac).collect::<BTreeSet<_>>().len() > 1;
+            let mut macs = BTreeSet::new();
+            while let Some(sighting) = answers.next_if(|sighting| sighting.at < until) {
+                macs.extend((sighting.at >= *asked).then_some(sighting.mac));
+            }
+            let split = macs.len() > 1;
             since = if split { since.or(Some(*asked)) } else { None };
             if let Some(since) = since {
                 longest = longest.max(until.saturating_duration_since(since));
@@ -116,10 +138,12 @@ impl LanClient {
     pub fn watch(&self, address: IpAddr, interval: Duration) -> Watch {
         let own = *self.addresses();
         let asker = if address.is_ipv4() { IpAddr::V4(own.v4) } else { IpAddr::V6(own.v6) };
+        let interface = self.interface();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let watching =
-            self.namespace().start_thread(move || watch(own.mac(), asker, address, interval, &stopped));
+        let watching = self
+            .namespace()
+            .start_thread(move || watch(interface, (own.mac(), asker), address, interval, &stopped));
         Watch { stop, watching }
     }
 
@@ -135,20 +159,22 @@ impl LanClient {
 }
 
 fn watch(
-    own: Mac,
-    asker: IpAddr,
+    interface: &str,
+    (own, asker): (Mac, IpAddr),
     wanted: IpAddr,
     interval: Duration,
     stop: &AtomicBool,
 ) -> Result<Sightings> {
     let question = question(own, asker, wanted).ok_or_else(|| anyhow!("{asker} cannot ask for {wanted}"))?;
     let ethertype = if wanted.is_ipv4() { ETHERTYPE_ARP } else { ETHERTYPE_IPV6 };
-    let interface = nix::net::if_::if_nametoindex("eth0").context("eth0")?;
+    let interface = nix::net::if_::if_nametoindex(interface).context(interface.to_owned())?;
     let socket = packet_socket(interface, ethertype).context("a packet socket")?;
-    socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+    stamp(&socket)?;
+    widen(&socket, 4 << 20);
     let done = AtomicBool::new(false);
     let (questions, answers) = thread::scope(|scope| {
         let answers = scope.spawn(|| listen(&socket, own, wanted, &done));
+        let _as_the_kernel_grants = go_first();
         let mut questions = Vec::new();
         let mut next = Instant::now();
         while !stop.load(Ordering::Relaxed) {
@@ -166,21 +192,23 @@ fn watch(
         done.store(true, Ordering::Relaxed);
         (questions, answers.join())
     });
-    Ok(Sightings { questions, answers: answers.map_err(|_| anyhow!("the listener panicked"))? })
+    Ok(Sightings { questions, answers: answers.map_err(|_| anyhow!("the listener panicked"))?? })
 }
 
-fn listen(socket: &Socket, own: Mac, wanted: IpAddr, done: &AtomicBool) -> Vec<Sighting> {
-    use std::io::Read;
+fn listen(socket: &Socket, own: Mac, wanted: IpAddr, done: &AtomicBool) -> Result<Vec<Sighting>> {
+    let _as_the_kernel_grants = go_first();
     let mut answers = Vec::new();
     let mut frame = [0; 2048];
     while !done.load(Ordering::Relaxed) {
-        let mut socket = socket;
-        let Ok(length) = socket.read(&mut frame) else { continue };
-        let at = Instant::now();
-        let claimed = frame.get(..length).and_then(|frame| claim(frame, wanted));
-        answers.extend(claimed.filter(|mac| *mac != own).map(|mac| Sighting { at, mac }));
+        let Some(arrival) = receive(socket, &mut frame)? else {
+            wait(&[socket.as_fd()], Instant::now() + Duration::from_millis(20));
+            continue;
+        };
+        let claimed = frame.get(..arrival.length).and_then(|frame| claim(frame, wanted));
+        let sighting = |mac| Sighting { at: arrival.at, mac };
+        answers.extend(claimed.filter(|mac| *mac != own).map(sighting));
     }
-    answers
+    Ok(answers)
 }
 
 #[cfg(test)]
@@ -209,6 +237,9 @@ mod tests {
         assert_eq!(seen.longest_split(), Duration::from_millis(20));
         assert_eq!(seen.longest_silence(), Duration::from_millis(19));
         assert_eq!(seen.last(), Some(Mac([2, 0, 0, 0, 1, 2])));
+        assert!(seen.reigns().is_empty(), "within a tenth of a second");
+        seen.answers.extend([answer(130, 2), answer(220, 1), answer(250, 2), answer(310, 1), answer(420, 1)]);
+        assert_eq!(seen.reigns(), [Mac([2, 0, 0, 0, 1, 2]), Mac([2, 0, 0, 0, 1, 1])]);
         seen.answers.retain(|sighting| sighting.mac == Mac([2, 0, 0, 0, 1, 1]));
         assert_eq!(seen.longest_split(), Duration::ZERO);
     }
