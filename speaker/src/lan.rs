@@ -177,6 +177,8 @@ pub struct Vip {
     /// The ports at which kube-proxy tells whether the Services behind it have endpoints on this node
     /// (`spec.healthCheckNodePort`), where they serve with local endpoints only.
     pub health_checks: Vec<u16>,
+    /// Names the guards that the kernel must enforce before it is announced; nothing where everybody may come in.
+    pub guard: Option<Arc<str>>,
     /// Whether anybody announced it before. If not, the LAN is probed for a duplicate first.
     pub announced_before: bool,
 }

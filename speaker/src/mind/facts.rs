@@ -365,6 +365,7 @@ mod tests {
             interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
             fallback: Fallback::None,
             health_checks: Vec::new(),
+            guard: None,
             last_term: 0,
             announced_before: true,
         };
