@@ -23,6 +23,9 @@ use crate::landfall::{Reached, reached};
 /// How long two nodes may answer for one address after one of them returned.
 const LONGEST_SPLIT: Duration = Duration::from_secs(1);
 
+/// How long kube-proxies may take to follow an API server that has come back.
+const PROXIES_FOLLOW: Duration = seconds(30);
+
 pub(crate) fn stories() -> Vec<Story> {
     vec![
         Story::new(
@@ -201,5 +204,8 @@ async fn api_gone(lab: &Lab) -> Result<()> {
     deployed::rolled_out(lab)?;
     lab.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "wide"])?;
     client.ask(Request::udp(target))?;
+    // kube-proxy tries its watches again after pauses that have grown to half a minute by now, and until then sends
+    // connections to pods that are gone. The stories that follow are not about that.
+    tokio::time::sleep(PROXIES_FOLLOW).await;
     delete(lab, "offline").await
 }

@@ -63,7 +63,8 @@ async fn blip(lab: &Lab) -> Result<()> {
     tokio::time::sleep(seconds(1)).await;
     let dark = Instant::now();
     lab.switch().blackout(true)?;
-    tokio::time::sleep(BLIP).await;
+    // To end it takes as long as to begin it did.
+    tokio::time::sleep(BLIP.saturating_sub(dark.elapsed())).await;
     lab.switch().blackout(false)?;
     tokio::time::sleep(seconds(4)).await;
     let paired = pair.finish()?;

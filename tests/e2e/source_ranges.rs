@@ -146,7 +146,6 @@ async fn example(lab: &Lab, it: &Example) -> Result<()> {
     // And without ranges it is open.
     it.service().apply(lab).await?;
     lets_in(outside.namespace(), None, at_address).await?;
-    Backends::new("asker", 1).delete(lab).await?;
     delete(lab, it.name).await?;
     delete_pool(lab, it.name).await
 }

@@ -438,8 +438,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mistake(
         "who had an address is not noted on its pool",
         "mind/release.rs",
-        "stays || self.is_in_history(address, &vip)",
-        "stays || MUTANT || self.is_in_history(address, &vip)",
+        "let is_noted = self.is_in_history(address, &vip);",
+        "let is_noted = MUTANT || self.is_in_history(address, &vip);",
     ),
     mistake(
         "who had an address is not asked when it is kept for another no more",

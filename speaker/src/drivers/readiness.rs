@@ -67,11 +67,11 @@ impl Readiness {
         missing
     }
 
-    /// Whether all is known that a process needs to go on in the place of another, which still has the sockets: also
-    /// that what that one has put into the kernel is what is asked for.
+    /// Whether all is known that a process needs to go on in the place of another, which still has the sockets and the
+    /// table of the packet filter. That one's table stays and is enforced until this process has taken it over, which
+    /// it can only once the other has let go of it.
     pub fn may_begin(&self) -> bool {
-        let is_guarded = self.guards != Known::NotYet && self.filter.is_some();
-        is_guarded && self.network && self.vips != Known::NotYet && self.peers != Known::NotYet
+        self.network && [self.vips, self.peers, self.guards].iter().all(|known| *known != Known::NotYet)
     }
 
     /// Whether no link is left to announce on for want of sockets.

@@ -189,6 +189,20 @@ fn a_datagram_is_believed_only_from_a_neighbour_that_is_known() {
 }
 
 #[test]
+fn whatever_waited_in_the_sockets_while_the_process_was_not_run_it_is_one_gap() {
+    let mut story = Story::settled();
+    let before = story.mind.counters().gaps;
+    story.now += ms(400);
+    let mut done = Vec::new();
+    for _ in 0..1000 {
+        story.now += Duration::from_micros(100);
+        done.extend(story.hear(beat(1)));
+    }
+    assert_eq!(story.mind.counters().gaps - before, 1);
+    assert!(done.len() < 100, "{} things are done for a thousand heartbeats", done.len());
+}
+
+#[test]
 fn a_takeover_is_first_told_to_the_lan_then_to_the_peers() {
     let mut story = Story::settled();
     let done = story.tell(Event::Vip(vip(vip4(), &["n1", "n2"])));

@@ -71,7 +71,10 @@ impl Direct {
     }
 }
 
-fn kernels() -> [(&'static str, fn(Metrics) -> Nftables); 2] {
+/// How the table comes into being.
+type Making = fn(Metrics) -> Nftables;
+
+fn kernels() -> [(&'static str, Making); 2] {
     [("exclusive", Nftables::new), ("shared", Nftables::shared)]
 }
 

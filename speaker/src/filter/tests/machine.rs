@@ -105,7 +105,7 @@ impl Machine {
 
     fn run(&self, chain: &Chain, packet: &Packet, hook: Hook) -> Fate {
         for Rule(expressions) in &chain.rules {
-            let mut registers = vec![0_u8; 128];
+            let mut registers = [0_u8; 128];
             let mut verdict = None;
             for expression in expressions {
                 let at = |register: &u8| usize::from(*register) * 4;
