@@ -24,7 +24,7 @@ test: lint build kubernetes packages ## Pass every test: lints, unit and propert
 	@echo "== mistakes seeded into the controller's core: each must be caught"
 	cargo test -p landfall-controller --test mutants
 	@echo "== the controller's drivers against a real API server"
-	target/release/landfall-lab exec cargo test -p landfall-controller --test api_server
+	target/release/landfall-lab exec cargo test -p landfall-controller --test api_server --test external_names
 	@echo "== the lab and end-to-end tests"
 	cargo test -p landfall-tests
 

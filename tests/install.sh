@@ -14,6 +14,7 @@ frr:/usr/lib/frr/bfdd
 iproute2:/usr/bin/ip
 iptables:/usr/sbin/iptables
 nftables:/usr/sbin/nft
+redis-server:/usr/bin/redis-server
 runc:/usr/sbin/runc
 util-linux:/usr/bin/setpriv
 "
@@ -35,7 +36,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 say "installing Debian packages: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-# The lab starts a containerd of its own for each node, and a test its own FRR: the services of the machine are
+# The lab starts a containerd of its own for each node, and tests their own FRR and Redis: the services of the machine are
 # not wanted.
 if [ ! -e /usr/sbin/policy-rc.d ]; then
   printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d

@@ -2,12 +2,14 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
+use crate::external_name::options::ExternalNameOptions;
 use crate::lease::Timing;
 use crate::writer::fault::FaultPoint;
 
@@ -24,13 +26,23 @@ pub struct Cli {
 }
 
 /// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Run the controller (the default).
     Run,
     /// Take our finalizers off all Services and VirtualIPs, so that they can be deleted without us. Keeps
     /// the objects and the addresses in Service status. Can be repeated; do it when no controller runs.
     Uninstall,
+    /// Give ExternalName Services that ask for it a companion on the LAN; a process of its own beside the controller,
+    /// with an account of its own.
+    Expose,
+    /// Check the names of ExternalName Services in manifests, without asking DNS or the cluster. Exits with 1 if
+    /// there is something wrong.
+    Lint {
+        /// Files of YAML or JSON; `-` is the standard input.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
 }
 
 /// How the process runs.
@@ -45,6 +57,11 @@ pub struct Options {
     #[arg(long, env = "LANDFALL_DEFAULT_DENY", value_name = "BOOL", default_value_t = false, global = true,
           action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub default_deny: bool,
+    /// Whether `landfall-controller expose` runs beside this, so that pools may set externalTargets; without it such a
+    /// pool is not used, and says so.
+    #[arg(long, env = "LANDFALL_EXPOSING", value_name = "BOOL", default_value_t = false, global = true,
+          action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub exposing: bool,
     /// Whether to write only while holding the Lease, so that several replicas can run.
     #[arg(long, env = "LANDFALL_LEADER_ELECT", value_name = "BOOL", default_value_t = true, global = true,
           action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -107,6 +124,9 @@ pub struct Options {
         global = true
     )]
     pub write_concurrency: NonZeroUsize,
+    /// How ExternalName Services are looked after.
+    #[command(flatten)]
+    pub external_names: ExternalNameOptions,
     /// For tests: `before:CreateVirtualIp:2` kills the process with SIGKILL before the second such effect.
     #[arg(long, env = "LANDFALL_FAULT_POINT", hide = true, global = true)]
     pub fault_point: Option<FaultPoint>,
@@ -167,7 +187,7 @@ fn default_listen() -> SocketAddr {
 }
 
 /// Reads `10s`, `1m30s`, `500ms`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let signed = SignedDuration::from_str(text)
         .map_err(|error| format!("write a duration such as 10s or 500ms: {error}"))?;
     Duration::try_from(signed).map_err(|_| "the duration must not be negative".to_owned())
@@ -212,6 +232,13 @@ mod tests {
     #[test]
     fn uninstall_is_a_command_of_its_own() {
         assert_eq!(parse(&["uninstall"]).unwrap().command, Some(Command::Uninstall));
+    }
+
+    #[test]
+    fn manifests_are_linted_by_a_command_that_wants_files() {
+        let lint = parse(&["lint", "a.yaml", "-"]).unwrap().command;
+        assert_eq!(lint, Some(Command::Lint { files: vec!["a.yaml".into(), "-".into()] }));
+        assert!(parse(&["lint"]).is_err());
     }
 
     #[test]

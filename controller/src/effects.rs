@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use landfall_crds::{IPPool, IPPoolStatus, VirtualIP, VirtualIPSpec, VirtualIPStatus};
+
+use crate::exposing::deeds::Deed;
 
 /// Which object, exactly as it was when the effect was decided.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -88,6 +91,15 @@ pub enum Effect {
         /// The conditions, times included (a condition that did not change keeps its time).
         conditions: Vec<Condition>,
     },
+    /// Sets our conditions of these types, merged by type as with [`Effect::SetConditions`], which are others.
+    SetConditionsOf {
+        /// The types: those that `conditions` lacks are taken away.
+        types: &'static [&'static str],
+        /// The Service.
+        service: Exactly,
+        /// The conditions, times included.
+        conditions: Vec<Condition>,
+    },
     /// Writes a pool's status.
     SetPoolStatus {
         /// The pool.
@@ -107,6 +119,8 @@ pub enum Effect {
         /// `metadata.name`.
         name: String,
     },
+    /// Something for an exposed ExternalName Service.
+    Expose(Deed),
     /// Tells people about an object.
     Publish(Note),
 }
@@ -139,6 +153,8 @@ pub enum Outcome {
     VirtualIp(Arc<VirtualIP>),
     /// The pool as the API server now holds it.
     Pool(Arc<IPPool>),
+    /// The slice as the API server now holds it.
+    Slice(Arc<EndpointSlice>),
     /// Done, and the object is gone or was gone already.
     Gone,
     /// Done; there is no object to tell of.

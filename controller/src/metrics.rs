@@ -14,6 +14,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::external_name;
+
 /// All metrics of the process. Cloning gives another handle on the same ones.
 #[derive(Clone)]
 pub struct Metrics {
@@ -35,6 +37,8 @@ pub struct Metrics {
     pool_addresses: Family<PoolAddresses, Gauge>,
     lists: Family<WatchName, Counter>,
     watch_errors: Family<WatchName, Counter>,
+    /// Of external names.
+    pub external_names: external_name::metrics::Metrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -77,6 +81,7 @@ impl Metrics {
             pool_addresses: Family::default(),
             lists: Family::default(),
             watch_errors: Family::default(),
+            external_names: external_name::metrics::Metrics::register(&mut registry),
         };
         registry.register("effects", "What was tried at the API server, by outcome", metrics.effects.clone());
         registry.register(

@@ -47,6 +47,8 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use landfall_crds::{ClaimRef, IPPool, Speaker, VirtualIP, names};
 
 use crate::effects::{Effect, Note, Outcome};
+use crate::external_name::answer::Answer;
+use crate::external_name::name::DnsName;
 use crate::granting::book::AddressBook;
 use crate::granting::plan::{Lost, View};
 use crate::granting::refused::Refused;
@@ -92,6 +94,8 @@ pub enum Event {
     Namespace(Change<Namespace>),
     ServiceCidr(Change<ServiceCIDR>),
     EndpointSlice(Change<EndpointSlice>),
+    /// DNS has said this of the name of an ExternalName Service. Not for [`Mind`].
+    Answered(DnsName, Answer),
     /// The writer has tried an effect. A success carries the object as the API server now holds it,
     /// so that the next step need not wait for the watch. Every effect that was wanted while leading
     /// needs its outcome, or `Leading(false)`: until then nothing else is done to its object.
@@ -127,6 +131,8 @@ pub struct Config {
     pub default_class: bool,
     /// Whether a pool without a namespace selector serves no namespace instead of all.
     pub default_deny: bool,
+    /// Whether a process runs that exposes ExternalName Services, so that pools may set `externalTargets`.
+    pub exposing: bool,
     /// How long a release waits for the announcer to confirm that it stopped.
     pub withdrawal_bound: Duration,
     /// How long an address may be unanswered before its Service says so. Longer than any failover, so
@@ -149,6 +155,7 @@ impl Default for Config {
             class: names::LOAD_BALANCER_CLASS.to_owned(),
             default_class: true,
             default_deny: false,
+            exposing: false,
             withdrawal_bound: Duration::from_secs(10),
             announce_grace: Duration::from_secs(5),
             conditions_pace: Duration::from_secs(1),
@@ -242,6 +249,7 @@ impl Mind {
     /// A mind that knows nothing yet.
     pub fn new(config: Config) -> Self {
         Self {
+            book: AddressBook::new(config.exposing),
             classes: Classes { name: config.class.clone(), default: config.default_class },
             config,
             step: 0,
@@ -257,7 +265,6 @@ impl Mind {
             pools_listed: false,
             gone: BTreeMap::new(),
             absent: BTreeMap::new(),
-            book: AddressBook::default(),
             usage: Usage::default(),
             loads: Loads::default(),
             tallies: Tallies::default(),
@@ -301,7 +308,7 @@ impl Mind {
             Event::EndpointSlice(change) => self.on_endpoint_slices(change),
             Event::Done { effect, outcome } => self.on_done(now, &effect, outcome, out),
             Event::Leading(leading) => self.leading = leading,
-            Event::Deadline => {}
+            Event::Answered(..) | Event::Deadline => {}
         }
         self.act(now, out);
     }
@@ -323,6 +330,16 @@ impl Mind {
             && self.namespaces.listed
             && self.service_ranges.listed
             && self.endpoints.listed
+    }
+
+    /// The Services as they are known.
+    pub(crate) fn services(&self) -> &Store<ClaimRef, Service> {
+        &self.services
+    }
+
+    /// Whether the address lies where the cluster has its ClusterIPs.
+    pub(crate) fn is_cluster_ip(&self, address: IpAddr) -> bool {
+        self.service_ranges.contains(address)
     }
 
     fn is_acting(&self) -> bool {

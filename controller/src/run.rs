@@ -18,12 +18,14 @@ use tokio::task::JoinSet;
 
 use crate::config::Options;
 use crate::effects::{Effect, Outcome};
+use crate::external_name::mind::Config;
+use crate::external_name::name::DnsName;
 use crate::heap::Heap;
 use crate::lease::{self, Tenure};
 use crate::metrics::{GrantClock, Metrics};
-use crate::mind::{Change, Event, Mind, Now};
+use crate::mind::{Change, Event, Now};
 use crate::writer::{Order, Told, Writer};
-use crate::{clock, http, observe, sys};
+use crate::{clock, external_name, http, observe, sys};
 
 /// How many events of watches may wait for the mind before the watches are held up.
 const INBOX: usize = 1024;
@@ -43,26 +45,20 @@ pub trait Decide {
     }
 }
 
-impl Decide for Mind {
-    fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
-        Self::handle(self, now, event, out);
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        Self::next_deadline(self)
-    }
-
-    fn waiting(&self) -> usize {
-        Self::waiting(self)
-    }
-}
-
 /// Runs until SIGTERM or SIGINT and then leaves gracefully: the writes under way are finished, the Lease
 /// is given back, at most eight seconds pass.
 ///
+/// `lease` is the name of the Lease. `mind` makes what decides of what it is told once, the way to who asks DNS, and the
+/// metrics of names.
+///
 /// # Errors
 /// A part of the process could not start, or ended although it never should.
-pub async fn run(client: Client, options: &Options, mind: impl Decide) -> anyhow::Result<()> {
+pub async fn run<M: Decide>(
+    client: Client,
+    options: &Options,
+    lease: &'static str,
+    mind: impl FnOnce(Config, mpsc::UnboundedSender<DnsName>, external_name::metrics::Metrics) -> M,
+) -> anyhow::Result<()> {
     let metrics = Metrics::new();
     let identity = lease::driver::identity();
     let mut terminated = signal(SignalKind::terminate())?;
@@ -87,6 +83,7 @@ pub async fn run(client: Client, options: &Options, mind: impl Decide) -> anyhow
     let election = if options.leader_elect {
         let election = lease::driver::run(
             client.clone(),
+            lease,
             options.lease_namespace(),
             identity.clone(),
             options.timing()?,
@@ -113,10 +110,17 @@ pub async fn run(client: Client, options: &Options, mind: impl Decide) -> anyhow
         Writer::new(client.clone(), tenures.clone(), Arc::clone(&term), metrics.clone(), identity, options);
     servants.spawn(slow_lane);
     observe::start(&client, &seen, &metrics, &listed, &mut servants);
+    let (config, queries) = external_name::driver::start(
+        &options.external_names,
+        seen,
+        Event::Answered,
+        &metrics.external_names,
+        &mut servants,
+    )?;
     let writing = tokio::spawn(writer.run(effects, told, stopped));
 
     let mind = Turning {
-        mind,
+        mind: mind(config, queries, metrics.external_names.clone()),
         wanted,
         waiting: GrantClock::default(),
         metrics: metrics.clone(),

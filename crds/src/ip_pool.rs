@@ -95,8 +95,9 @@ pub struct IPPoolSpec {
     /// `landfall.dev/reserve`); absent means no. Addresses kept so count in the quota.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservations: Option<Reservations>,
-    /// CIDRs that an exposed ExternalName may lead to; empty means none. Not enforced by this version:
-    /// a pool that sets it is not used.
+    /// CIDRs that an exposed ExternalName Service of a namespace that the pool serves may lead to; empty means none.
+    /// Addresses of the cluster itself count only where one is listed alone. Needs the component that exposes
+    /// Services; without it a pool that sets this is not used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::cidrs")]
     pub external_targets: Vec<String>,
@@ -283,7 +284,8 @@ impl IPPoolSpec {
         (set, errors)
     }
 
-    /// The fields that are set and that this version does not enforce, as paths below `spec`.
+    /// The fields that are set and that nobody enforces where no component for them is installed, as paths below
+    /// `spec`.
     pub fn not_implemented(&self) -> Vec<&'static str> {
         let mut fields = Vec::new();
         let mut note = |set: bool, field| {

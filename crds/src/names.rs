@@ -7,12 +7,17 @@ pub const VERSION: &str = "v1alpha1";
 /// The load balancer class that is ours by name; class-less Services are ours by a flag.
 pub const LOAD_BALANCER_CLASS: &str = "landfall.dev/lan";
 
+/// In the label `endpointslice.kubernetes.io/managed-by` of EndpointSlices that we write.
+pub const MANAGED_BY_US: &str = "landfall.dev/exposer";
+
 /// Field managers, under which our server-side applies are recorded.
 pub mod managers {
     /// The controller.
     pub const CONTROLLER: &str = "landfall-controller";
     /// The speaker of any node.
     pub const SPEAKER: &str = "landfall-speaker";
+    /// The one that exposes ExternalName Services.
+    pub const EXPOSER: &str = "landfall-exposer";
 }
 
 /// Finalizers.
@@ -34,8 +39,14 @@ pub mod annotations {
     pub const POOL: &str = "landfall.dev/pool";
     /// Services with the same key may share an address where their ports do not collide.
     pub const SHARING_KEY: &str = "landfall.dev/sharing-key";
+    /// `false` keeps anything from being said of an ExternalName Service's name.
+    pub const CHECK_NAME: &str = "landfall.dev/check-name";
     /// Gives an ExternalName Service a companion on the LAN.
     pub const EXPOSE: &str = "landfall.dev/expose";
+    /// The ports of such a companion, comma separated: `5432`, `6543:5432/TCP`.
+    pub const PORTS: &str = "landfall.dev/ports";
+    /// On an EndpointSlice of ours: the name whose addresses it holds.
+    pub const RESOLVED_FROM: &str = "landfall.dev/resolved-from";
     /// Keeps the address for this Service's name while it is gone, where the pool allows it.
     pub const RESERVE: &str = "landfall.dev/reserve";
     /// Takes over the addresses that another implementation wrote into the Service's status.
@@ -118,6 +129,8 @@ pub mod labels {
         "node.kubernetes.io/exclude-from-external-load-balancers";
     /// Names the Service of an EndpointSlice.
     pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+    /// Names who made an EndpointSlice.
+    pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 }
 
 /// Condition types.
@@ -128,6 +141,16 @@ pub mod conditions {
     pub const SERVICE_ANNOUNCED: &str = "landfall.dev/Announced";
     /// On a Service that holds an address: another Service lists it in `spec.externalIPs`.
     pub const EXTERNAL_IP_CONFLICT: &str = "landfall.dev/ExternalIPConflict";
+    /// On an ExternalName Service: pods can use the name.
+    pub const NAME_VALID: &str = "landfall.dev/NameValid";
+    /// On an ExternalName Service: the name has addresses.
+    pub const RESOLVED: &str = "landfall.dev/Resolved";
+    /// On an ExternalName Service that asks for it: it has a companion on the LAN.
+    pub const EXPOSED: &str = "landfall.dev/Exposed";
+    /// On a Service, only while it is so: its connections go to endpoints of several makers.
+    pub const MIXED_ENDPOINTS: &str = "landfall.dev/MixedEndpoints";
+    /// On a Service without a selector: what somebody wrote as its endpoints can be used.
+    pub const MANUAL_ENDPOINTS: &str = "landfall.dev/ManualEndpoints";
     /// On an IPPool: addresses are granted from it. On a Speaker: it can announce.
     pub const READY: &str = "Ready";
     /// On a Speaker: its node has what it needs to serve what it announces.

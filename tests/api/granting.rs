@@ -81,7 +81,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// How many Events with this reason are about a Service; each counts as often as it happened.
-fn events(lab: &Lab, service: &str, reason: &str) -> Result<u64> {
+pub(crate) fn events(lab: &Lab, service: &str, reason: &str) -> Result<u64> {
     let all = lab.kubectl(&["get", "events.events.k8s.io", "-A", "-o", "json"])?;
     let all: Value = serde_json::from_str(&all)?;
     let items = all["items"].as_array().cloned().unwrap_or_default();

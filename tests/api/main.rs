@@ -6,6 +6,7 @@
 
 mod crashes;
 mod custom_resources;
+mod external_names;
 mod faults;
 mod granting;
 mod neighbours;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         vec![custom_resources],
         policies::stories(),
         granting::stories(),
+        external_names::stories(),
         neighbours::stories(),
         refusals::stories(),
         crashes::stories(),
@@ -51,5 +53,5 @@ fn main() -> ExitCode {
     .into_iter()
     .flatten()
     .collect();
-    run(LabOptions { nodes: 3, clients: 1, kubelets: false, ..LabOptions::default() }, stories)
+    run(LabOptions { nodes: 3, clients: 3, kubelets: false, ..LabOptions::default() }, stories)
 }

@@ -8,6 +8,7 @@
 
 pub mod backend;
 pub mod bench;
+pub mod database;
 pub mod demo;
 pub mod lab;
 pub mod services;

@@ -127,9 +127,16 @@ pub struct AddressBook {
     partners: BTreeMap<String, BTreeSet<String>>,
     /// How often the last free address of a family of some pool was taken.
     exhaustions: u64,
+    /// Whether somebody heeds `externalTargets`.
+    exposing: bool,
 }
 
 impl AddressBook {
+    /// Knows of nothing. `exposing` says whether somebody heeds `externalTargets`.
+    pub fn new(exposing: bool) -> Self {
+        Self { exposing, ..Self::default() }
+    }
+
     /// Takes in a pool. Returns whether anything but its status has changed.
     pub fn put_pool(&mut self, pool: Arc<IPPool>) -> bool {
         let name = pool.metadata.name.clone().unwrap_or_default();
@@ -145,7 +152,7 @@ impl AddressBook {
         for range in NO_STATIONS.iter().filter_map(|range| range.parse().ok()) {
             grantable.remove(range);
         }
-        let not_implemented = pool.spec.not_implemented();
+        let not_implemented = if self.exposing { Vec::new() } else { pool.spec.not_implemented() };
         self.pools.insert(
             name,
             Pool {

@@ -142,7 +142,7 @@ pub fn why_not_ready(pool: &Pool) -> String {
         return "it is being deleted".to_owned();
     }
     let fields = pool.not_implemented.iter().map(|field| format!("spec.{field}"));
-    format!("it sets {}, which this version does not enforce", some_of(fields, 8))
+    format!("it sets {}, which nobody enforces here: install deploy/expose", some_of(fields, 8))
 }
 
 /// Names of pools as users wrote them, for messages.

@@ -17,7 +17,7 @@ use super::{Action, Event, Held, LeaderElection, Record, Tenure, Timing};
 use crate::clock;
 use crate::trouble::{Trouble, in_short, is_forbidden};
 
-/// The name of the Lease.
+/// The name of the Lease of those who grant.
 pub const NAME: &str = "landfall-controller";
 
 /// How long a request about the Lease may take at most.
@@ -33,9 +33,10 @@ pub fn identity() -> String {
 
 /// Stands for election until `release` is sent or dropped; then gives the Lease back and returns.
 ///
-/// `tenure` always says until when this process may write.
+/// `name` is that of the Lease. `tenure` always says until when this process may write.
 pub async fn run(
     client: Client,
+    name: &'static str,
     namespace: String,
     identity: String,
     timing: Timing,
@@ -45,8 +46,8 @@ pub async fn run(
     let mut mind = LeaderElection::new(identity, timing);
     // Half of the deadline, so that one lost answer does not cost the lead.
     let timeout = TIMEOUT.min(timing.renew_deadline / 2);
-    let mut desk = Desk::new(Api::namespaced(client, &namespace), namespace, timeout);
-    let mut vacancies = pin!(vacancies(desk.api.clone()));
+    let mut desk = Desk::new(Api::namespaced(client, &namespace), name, namespace, timeout);
+    let mut vacancies = pin!(vacancies(desk.api.clone(), name));
     let mut release = pin!(release);
     // What is under way: at most one request, as the mind has it.
     let mut request: Option<Request> = None;
@@ -121,6 +122,7 @@ async fn answered(request: &mut Option<Request>) -> Answer {
 /// Where requests about the Lease are written and their answers read.
 struct Desk {
     api: Api<Lease>,
+    name: &'static str,
     namespace: String,
     timeout: Duration,
     /// Labels and the like that others may have put there, to be written back as they were read.
@@ -129,26 +131,27 @@ struct Desk {
 }
 
 impl Desk {
-    fn new(api: Api<Lease>, namespace: String, timeout: Duration) -> Self {
-        let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
-        Self { api, namespace, timeout, metadata, trouble: Trouble::default() }
+    fn new(api: Api<Lease>, name: &'static str, namespace: String, timeout: Duration) -> Self {
+        let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+        Self { api, name, namespace, timeout, metadata, trouble: Trouble::default() }
     }
 
     fn send(&self, action: Action) -> Request {
         let api = self.api.clone();
+        let name = self.name;
         let mut metadata = self.metadata.clone();
         let request = async move {
             match action {
-                Action::Get => api.get_opt(NAME).await.map(Told::Read),
+                Action::Get => api.get_opt(name).await.map(Told::Read),
                 Action::Create(record) => {
-                    let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+                    let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
                     let lease = Lease { metadata, spec: Some(spec_of(record)) };
                     api.create(&PostParams::default(), &lease).await.map(Told::Wrote)
                 }
                 Action::Update { version, record } => {
                     metadata.resource_version = Some(version);
                     let lease = Lease { metadata, spec: Some(spec_of(record)) };
-                    api.replace(NAME, &PostParams::default(), &lease).await.map(Told::Wrote)
+                    api.replace(name, &PostParams::default(), &lease).await.map(Told::Wrote)
                 }
             }
         };
@@ -228,8 +231,8 @@ fn record_of(spec: LeaseSpec) -> Record {
 
 /// Tells when nobody holds the Lease any more, so that a successor need not wait for its next look.
 /// It ends where watching is not allowed; looking every now and then is enough.
-fn vacancies(api: Api<Lease>) -> impl Stream<Item = ()> {
-    let only_ours = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
+fn vacancies(api: Api<Lease>, name: &'static str) -> impl Stream<Item = ()> {
+    let only_ours = watcher::Config::default().fields(&format!("metadata.name={name}"));
     watcher(api, only_ours)
         .take_while(|event| future::ready(!matches!(event, Err(error) if is_forbidden(error))))
         .default_backoff()

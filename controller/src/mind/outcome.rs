@@ -49,7 +49,7 @@ impl Mind {
                     Subject::Pool(_) => {}
                 }
             }
-            Outcome::Done => {}
+            Outcome::Slice(_) | Outcome::Done => {}
             Outcome::Refused(refusal) => return self.on_refusal(now, effect, subject, &refusal, out),
         }
         if let Subject::Pool(name) = &subject {

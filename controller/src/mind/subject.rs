@@ -18,13 +18,14 @@ pub(crate) enum Subject {
     Pool(String),
 }
 
-/// What `effect` is about; nothing for [`Effect::Publish`].
+/// What `effect` is about; nothing for [`Effect::Publish`], and for what is another mind's alone.
 pub(crate) fn of(effect: &Effect) -> Option<Subject> {
     match effect {
         Effect::AddFinalizers { service }
         | Effect::RemoveFinalizers { service }
         | Effect::SetIngress { service, .. }
-        | Effect::SetConditions { service, .. } => Some(Subject::Service(service_key(service))),
+        | Effect::SetConditions { service, .. }
+        | Effect::SetConditionsOf { service, .. } => Some(Subject::Service(service_key(service))),
         Effect::GetService { namespace, name } => {
             Some(Subject::Service(ClaimRef { namespace: namespace.clone(), name: name.clone() }))
         }
@@ -38,7 +39,7 @@ pub(crate) fn of(effect: &Effect) -> Option<Subject> {
             address_of_name(&virtual_ip.name).map(Subject::VirtualIp)
         }
         Effect::SetPoolStatus { pool, .. } => Some(Subject::Pool(pool.name.clone())),
-        Effect::Publish(_) => None,
+        Effect::Expose(_) | Effect::Publish(_) => None,
     }
 }
 
@@ -48,7 +49,8 @@ pub(crate) fn exactly_of(effect: &Effect) -> Option<&Exactly> {
         Effect::AddFinalizers { service }
         | Effect::RemoveFinalizers { service }
         | Effect::SetIngress { service, .. }
-        | Effect::SetConditions { service, .. } => Some(service),
+        | Effect::SetConditions { service, .. }
+        | Effect::SetConditionsOf { service, .. } => Some(service),
         Effect::UpdateVirtualIp { virtual_ip, .. }
         | Effect::SetVirtualIpStatus { virtual_ip, .. }
         | Effect::DeleteVirtualIp { virtual_ip }
@@ -57,6 +59,7 @@ pub(crate) fn exactly_of(effect: &Effect) -> Option<&Exactly> {
         Effect::CreateVirtualIp { .. }
         | Effect::GetService { .. }
         | Effect::GetVirtualIp { .. }
+        | Effect::Expose(_)
         | Effect::Publish(_) => None,
     }
 }

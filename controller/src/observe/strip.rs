@@ -10,6 +10,7 @@ use kube::Resource;
 use landfall_crds::names::annotations::{foreign, internal};
 use landfall_crds::names::{GROUP, labels};
 
+use crate::backing::slices::Maker;
 use crate::granting::request::has_sharing_key;
 
 /// Annotations that clouds and kube-proxy define for Services begin with this.
@@ -27,7 +28,8 @@ pub(crate) fn metadata<K: Resource>(object: &mut K) {
 
 /// Of a Service that is no load balancer only what tells that it was one, or is to be a load balancer no
 /// more, and the external addresses that nobody else may have; of one that is, all but what other tools
-/// note on it and what pods are behind it, which counts only where it offers to share its address.
+/// note on it and what pods are behind it. Which these are counts only where it offers to share its address; else
+/// an empty selector tells that it has one.
 pub(crate) fn service(service: &mut Service) {
     metadata(service);
     keep_annotations(&mut service.metadata, is_read_of_services);
@@ -35,7 +37,9 @@ pub(crate) fn service(service: &mut Service) {
     let Some(spec) = &mut service.spec else { return };
     match spec.type_.as_deref() {
         Some("LoadBalancer") => {
-            spec.selector.take_if(|_| !shares);
+            if !shares && let Some(selector) = &mut spec.selector {
+                selector.clear();
+            }
         }
         Some("ExternalName") => {
             *spec = ServiceSpec {
@@ -99,18 +103,21 @@ pub(super) fn node(node: &mut Node) {
     }
 }
 
-/// Of an EndpointSlice which Service it is for, and on which nodes it has endpoints in which states; not
-/// their addresses, of which there may be thousands.
-pub(super) fn endpoint_slice(slice: &mut EndpointSlice) {
+/// Of an EndpointSlice which Service it is for, who made it, and on which nodes it has endpoints in which states;
+/// ports and addresses, of which there may be thousands, only where somebody wrote them.
+pub(crate) fn endpoint_slice(slice: &mut EndpointSlice) {
     metadata(slice);
-    slice.metadata.annotations = None;
+    keep_annotations(&mut slice.metadata, |key| key.starts_with(GROUP));
     if let Some(all) = &mut slice.metadata.labels {
-        all.retain(|key, _| key == labels::SERVICE_NAME);
+        all.retain(|key, _| key == labels::SERVICE_NAME || key == labels::MANAGED_BY);
     }
-    slice.metadata.owner_references = None;
-    slice.ports = None;
+    let is_of_pods = Maker::of(slice) == Maker::Selector;
+    slice.metadata.owner_references.take_if(|_| is_of_pods);
+    slice.ports.take_if(|_| is_of_pods);
     for endpoint in &mut slice.endpoints {
-        endpoint.addresses = Vec::new();
+        if is_of_pods {
+            endpoint.addresses = Vec::new();
+        }
         endpoint.deprecated_topology = None;
         endpoint.hints = None;
         endpoint.hostname = None;
@@ -166,7 +173,9 @@ mod tests {
                 "spec": given, "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } } }),
             service,
         );
-        assert_eq!(rest["spec"], spec);
+        let mut expected = spec.clone();
+        expected["selector"] = json!({});
+        assert_eq!(rest["spec"], expected);
         assert_eq!(rest["status"], json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } }));
         assert_eq!(
             rest["metadata"],
@@ -206,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_selector_is_kept_only_of_a_load_balancer_that_offers_to_share() {
+    fn what_a_selector_selects_is_kept_only_of_a_load_balancer_that_offers_to_share() {
         let ours = landfall_crds::names::annotations::SHARING_KEY;
         let keys: Vec<&str> = [ours].into_iter().chain(foreign::SHARING_KEY).collect();
         for type_ in ["LoadBalancer", "NodePort", "ClusterIP", "ExternalName"] {
@@ -219,9 +228,11 @@ mod tests {
             for key in &keys {
                 let kept = (type_ == "LoadBalancer").then(|| json!({ "app": "web" }));
                 assert_eq!(selector(json!({ *key: "k" })), kept, "{type_} {key}");
-                assert_eq!(selector(json!({ *key: " " })), None, "{type_} {key}");
+                let that_it_has_one = (type_ == "LoadBalancer").then(|| json!({}));
+                assert_eq!(selector(json!({ *key: " " })), that_it_has_one, "{type_} {key}");
             }
-            assert_eq!(selector(json!({ "landfall.dev/pool": "a" })), None, "{type_}");
+            let that_it_has_one = (type_ == "LoadBalancer").then(|| json!({}));
+            assert_eq!(selector(json!({ "landfall.dev/pool": "a" })), that_it_has_one, "{type_}");
         }
     }
 
@@ -283,7 +294,8 @@ mod tests {
             .collect();
         let rest = stripped(
             json!({ "addressType": "IPv4", "endpoints": endpoints,
-                "metadata": { "name": "web-x", "namespace": "shop", "labels": { "kubernetes.io/service-name": "web", "app": "web" } } }),
+                "metadata": { "name": "web-x", "namespace": "shop", "labels": { "kubernetes.io/service-name": "web", "app": "web",
+                    "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io" } } }),
             endpoint_slice,
         );
         assert_eq!(
@@ -292,7 +304,17 @@ mod tests {
         );
         assert_eq!(
             rest["metadata"],
-            json!({ "name": "web-x", "namespace": "shop", "labels": { "kubernetes.io/service-name": "web" } })
+            json!({ "name": "web-x", "namespace": "shop", "labels": { "kubernetes.io/service-name": "web",
+                "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io" } })
         );
+    }
+
+    #[test]
+    fn what_somebody_wrote_into_a_slice_is_kept() {
+        let given = json!({ "addressType": "IPv4", "ports": [{ "name": "db", "port": 5432 }],
+            "endpoints": [{ "addresses": ["192.0.2.7"] }, { "addresses": ["192.0.2.8"] }],
+            "metadata": { "name": "db-1", "namespace": "shop", "labels": { "kubernetes.io/service-name": "db" } } });
+        let rest = stripped(given.clone(), endpoint_slice);
+        assert_eq!(rest, given);
     }
 }

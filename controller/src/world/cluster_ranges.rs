@@ -1,6 +1,7 @@
 //! The addresses that the cluster gives to Services and pods inside, where they can be known.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -34,6 +35,11 @@ impl ServiceRanges {
     /// The names of all objects.
     pub fn names(&self) -> BTreeSet<String> {
         self.known.keys().cloned().collect()
+    }
+
+    /// Whether the address lies in one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.known.values().flatten().any(|range| range.contains(&address))
     }
 
     /// All ranges.

@@ -12,6 +12,7 @@ use landfall_crds::{IPPool, VirtualIP};
 
 use super::body;
 use crate::effects::{Effect, Exactly, Outcome, Refusal};
+use crate::exposing::deeds;
 use crate::observe::strip;
 use crate::trouble::in_short;
 
@@ -88,6 +89,11 @@ async fn try_apply(
             let answer = services(&service.namespace).patch_status(&service.name, &ours(), &patch).await?;
             service_outcome(answer)
         }
+        Effect::SetConditionsOf { types, service, conditions } => {
+            let patch = Patch::Strategic(body::set_conditions_of(types, service, conditions));
+            let answer = services(&service.namespace).patch_status(&service.name, &ours(), &patch).await?;
+            service_outcome(answer)
+        }
         Effect::SetPoolStatus { pool, status } => {
             let patch = Patch::Merge(body::set_pool_status(pool, status));
             let pools = Api::<IPPool>::all(client.clone());
@@ -97,6 +103,7 @@ async fn try_apply(
         }
         Effect::GetService { namespace, name } => service_outcome(services(namespace).get(name).await?),
         Effect::GetVirtualIp { name } => virtual_ip_outcome(virtual_ips().get(name).await?),
+        Effect::Expose(deed) => deeds::apply(client, deed).await?,
         Effect::Publish(_) => Outcome::Done,
     })
 }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::effects::Exactly;
+use crate::status::OURS;
 
 /// The uid and resourceVersion as preconditions, in the way that every kind of patch takes them.
 fn metadata(object: &Exactly) -> Value {
@@ -107,23 +108,27 @@ pub(super) fn set_ingress(
     ingress: &[LoadBalancerIngress],
     conditions: &[Condition],
 ) -> Value {
-    let status =
-        json!({ "loadBalancer": { "ingress": list(ingress) }, "conditions": our_conditions(conditions) });
+    let status = json!({ "loadBalancer": { "ingress": list(ingress) }, "conditions": conditions_of(&OURS, conditions) });
     json!({ "metadata": metadata(service), "status": status })
 }
 
 /// A strategic merge patch of our conditions.
 pub(super) fn set_conditions(service: &Exactly, conditions: &[Condition]) -> Value {
-    json!({ "metadata": metadata(service), "status": { "conditions": our_conditions(conditions) } })
+    json!({ "metadata": metadata(service), "status": { "conditions": conditions_of(&OURS, conditions) } })
 }
 
-/// `status.conditions` of a Service is merged by type (`patchMergeKey: type`): those of our types that are
-/// given are set, the others of our types taken away, and types of others are not named.
+/// A strategic merge patch of our conditions of these types.
+pub(super) fn set_conditions_of(types: &[&str], service: &Exactly, conditions: &[Condition]) -> Value {
+    json!({ "metadata": metadata(service), "status": { "conditions": conditions_of(types, conditions) } })
+}
+
+/// `status.conditions` of a Service is merged by type (`patchMergeKey: type`): those of these types that are
+/// given are set, the others of these types taken away, and other types are not named.
 ///
 /// A server-side apply could not do this beside the addresses in one write: a later apply of conditions
 /// alone would take the addresses away, because the same manager had applied them.
-fn our_conditions(conditions: &[Condition]) -> Vec<Value> {
-    let absent = crate::status::OURS
+fn conditions_of(types: &[&str], conditions: &[Condition]) -> Vec<Value> {
+    let absent = types
         .iter()
         .filter(|ours| !conditions.iter().any(|condition| condition.type_ == **ours))
         .map(|ours| json!({ "type": ours, "$patch": "delete" }));

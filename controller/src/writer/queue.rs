@@ -17,7 +17,7 @@ pub(super) struct Target {
 
 impl Effect {
     /// The names of all effects, as metric labels and fault points spell them.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 19] = [
         "AddFinalizers",
         "RemoveFinalizers",
         "CreateVirtualIp",
@@ -27,9 +27,15 @@ impl Effect {
         "UnclaimVirtualIp",
         "SetIngress",
         "SetConditions",
+        "SetConditionsOf",
         "SetPoolStatus",
         "GetService",
         "GetVirtualIp",
+        "CreateCompanion",
+        "MendCompanion",
+        "DeleteCompanion",
+        "ApplySlice",
+        "DeleteSlice",
         "Publish",
     ];
 
@@ -45,9 +51,11 @@ impl Effect {
             Self::UnclaimVirtualIp { .. } => "UnclaimVirtualIp",
             Self::SetIngress { .. } => "SetIngress",
             Self::SetConditions { .. } => "SetConditions",
+            Self::SetConditionsOf { .. } => "SetConditionsOf",
             Self::SetPoolStatus { .. } => "SetPoolStatus",
             Self::GetService { .. } => "GetService",
             Self::GetVirtualIp { .. } => "GetVirtualIp",
+            Self::Expose(deed) => deed.name(),
             Self::Publish(_) => "Publish",
         }
     }
@@ -59,7 +67,7 @@ impl Effect {
 
     /// Whether it changes nothing about who has which address and only tells people how things are.
     fn only_tells(&self) -> bool {
-        matches!(self, Self::SetConditions { .. } | Self::SetPoolStatus { .. })
+        matches!(self, Self::SetConditions { .. } | Self::SetConditionsOf { .. } | Self::SetPoolStatus { .. })
     }
 
     pub(super) fn target(&self) -> Target {
@@ -72,7 +80,8 @@ impl Effect {
             Self::AddFinalizers { service }
             | Self::RemoveFinalizers { service }
             | Self::SetIngress { service, .. }
-            | Self::SetConditions { service, .. } => exactly("Service", service),
+            | Self::SetConditions { service, .. }
+            | Self::SetConditionsOf { service, .. } => exactly("Service", service),
             Self::UpdateVirtualIp { virtual_ip, .. }
             | Self::SetVirtualIpStatus { virtual_ip, .. }
             | Self::DeleteVirtualIp { virtual_ip }
@@ -83,6 +92,10 @@ impl Effect {
             }
             Self::GetService { namespace, name } => {
                 Target { kind: "Service", namespace: namespace.clone(), name: name.clone() }
+            }
+            Self::Expose(deed) => {
+                let (kind, namespace, name) = deed.target();
+                Target { kind, namespace, name }
             }
             Self::Publish(Note { kind, namespace, name, .. }) => {
                 Target { kind, namespace: namespace.clone(), name: name.clone() }
@@ -95,7 +108,7 @@ impl Outcome {
     /// The name of this outcome, as the metric label spells it.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Service(_) | Self::VirtualIp(_) | Self::Pool(_) | Self::Done => "Done",
+            Self::Service(_) | Self::VirtualIp(_) | Self::Pool(_) | Self::Slice(_) | Self::Done => "Done",
             Self::Gone => "Gone",
             Self::Refused(refusal) => refusal.name(),
         }

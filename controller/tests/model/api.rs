@@ -284,6 +284,7 @@ impl Api {
                 self.vips.get(name).map_or(Outcome::Gone, |vip| Outcome::VirtualIp(Arc::clone(vip)))
             }
             Effect::Publish(_) => Outcome::Done,
+            Effect::SetConditionsOf { .. } | Effect::Expose(_) => unreachable!("another mind's: {effect:?}"),
         })
     }
 }

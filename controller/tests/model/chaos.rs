@@ -587,6 +587,7 @@ fn about(effect: &Effect) -> String {
         }
         Effect::GetService { name, .. } | Effect::GetVirtualIp { name } => name.clone(),
         Effect::Publish(note) => note.reason.to_owned(),
+        Effect::SetConditionsOf { .. } | Effect::Expose(_) => unreachable!("another mind's: {effect:?}"),
     }
 }
 

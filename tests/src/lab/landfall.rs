@@ -34,6 +34,8 @@ use super::{
 pub const NAMESPACE: &str = "landfall-system";
 /// Deployment, ServiceAccount and binary of the controller.
 pub const CONTROLLER: &str = "landfall-controller";
+/// Deployment and ServiceAccount of the one that exposes ExternalName Services; its binary is the controller's.
+pub const EXPOSER: &str = "landfall-exposer";
 /// DaemonSet, ServiceAccount and binary of the speaker.
 pub const SPEAKER: &str = "landfall-speaker";
 
@@ -105,6 +107,16 @@ pub fn apply_crds(lab: &Lab) -> Result<()> {
     lab.kubectl(&["wait", "--for=condition=Established", "--timeout=20s", "-f", &folder]).map(|_| ())
 }
 
+/// Applies what a folder of manifests holds beside what would start pods.
+fn apply_rights(lab: &Lab, folder: &str) -> Result<()> {
+    let manifests = lab.kubectl(&["kustomize", folder])?;
+    let started_by_kubelets =
+        |document: &&str| document.lines().any(|line| matches!(line, "kind: Deployment" | "kind: DaemonSet"));
+    let others: Vec<&str> =
+        manifests.split("\n---\n").filter(|document| !started_by_kubelets(document)).collect();
+    lab.apply_yaml(&others.join("\n---\n")).map(|_| ())
+}
+
 fn deploy_folder() -> String {
     programs::repository().join("deploy").to_string_lossy().into_owned()
 }
@@ -131,15 +143,26 @@ impl ByHand {
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
         }
         apply_crds(lab)?;
-        let manifests = lab.kubectl(&["kustomize", &deploy_folder()])?;
-        // What would start pods is left out.
-        let started_by_kubelets = |document: &&str| {
-            document.lines().any(|line| matches!(line, "kind: Deployment" | "kind: DaemonSet"))
-        };
-        let others: Vec<&str> =
-            manifests.split("\n---\n").filter(|document| !started_by_kubelets(document)).collect();
-        lab.apply_yaml(&others.join("\n---\n"))?;
+        apply_rights(lab, &deploy_folder())?;
         Ok(Self { binaries })
+    }
+
+    /// As [`ByHand::prepare`], with accounts, rights and policies of `deploy/expose` as well.
+    ///
+    /// # Errors
+    /// As [`ByHand::prepare`].
+    pub fn prepare_exposing(lab: &Lab) -> Result<Self> {
+        let prepared = Self::prepare(lab)?;
+        apply_rights(lab, &format!("{}/expose", deploy_folder()))?;
+        Ok(prepared)
+    }
+
+    /// Starts an exposer in a node's network namespace, on which no controller may run.
+    ///
+    /// # Errors
+    /// When its token cannot be had, or it cannot be started.
+    pub async fn start_exposer(&self, lab: &Lab, node: &Node, environment: &[(&str, &str)]) -> Result<()> {
+        self.start_as_controller(lab, node, EXPOSER, environment, &["expose"]).await
     }
 
     /// Starts a speaker on a node. [`Node::kill`] and [`Node::restart`] know it as `landfall-speaker`.
@@ -172,7 +195,7 @@ impl ByHand {
         fs::create_dir_all(node.file("/var/lib/landfall")?)?;
         let added: String = capabilities.split(',').map(|capability| format!(",+{capability}")).collect();
         let bounds = format!("--bounding-set=-all{added}");
-        self.start(node, SPEAKER, SPEAKER, all, &[&bounds, "--inh-caps=-all", "--no-new-privs"])
+        self.start(node, SPEAKER, SPEAKER, all, &[&bounds, "--inh-caps=-all", "--no-new-privs"], &[])
     }
 
     /// Starts a controller in a node's network namespace (two on one node would want the same port).
@@ -181,8 +204,19 @@ impl ByHand {
     /// # Errors
     /// When its token cannot be had, or it cannot be started.
     pub async fn start_controller(&self, lab: &Lab, node: &Node, environment: &[(&str, &str)]) -> Result<()> {
-        let name = format!("{CONTROLLER}-{}", node.name());
-        let kubeconfig = kubeconfig(lab, CONTROLLER, None, node.name()).await?;
+        self.start_as_controller(lab, node, CONTROLLER, environment, &[]).await
+    }
+
+    async fn start_as_controller(
+        &self,
+        lab: &Lab,
+        node: &Node,
+        account: &str,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Result<()> {
+        let name = format!("{account}-{}", node.name());
+        let kubeconfig = kubeconfig(lab, account, None, node.name()).await?;
         let mut all = vec![
             format!("KUBECONFIG={}", kubeconfig.display()),
             format!("POD_NAME={name}"),
@@ -197,7 +231,7 @@ impl ByHand {
             "--inh-caps=-all",
             "--no-new-privs",
         ];
-        self.start(node, CONTROLLER, CONTROLLER, all, &rights)
+        self.start(node, account, CONTROLLER, all, &rights, arguments)
     }
 
     fn start(
@@ -207,12 +241,14 @@ impl ByHand {
         binary: &str,
         environment: Vec<String>,
         rights: &[&str],
+        arguments: &[&str],
     ) -> Result<()> {
-        let mut arguments = environment;
-        arguments.push("setpriv".to_owned());
-        arguments.extend(rights.iter().map(|right| (*right).to_owned()));
-        arguments.push(self.binaries.join(binary).to_string_lossy().into_owned());
-        node.start(name, Path::new("env"), arguments)
+        let mut words = environment;
+        words.push("setpriv".to_owned());
+        words.extend(rights.iter().map(|right| (*right).to_owned()));
+        words.push(self.binaries.join(binary).to_string_lossy().into_owned());
+        words.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        node.start(name, Path::new("env"), words)
     }
 }
 

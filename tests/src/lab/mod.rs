@@ -69,6 +69,7 @@ mod audit;
 mod cgroups;
 mod client;
 mod control_plane;
+pub mod dns;
 mod explain;
 pub mod image;
 pub mod isolation;

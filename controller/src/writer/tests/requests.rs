@@ -1,6 +1,7 @@
 //! What each effect says to the API server, and what each answer means.
 
 use super::*;
+use crate::exposing::deeds::{Act, Deed};
 
 const FINALIZERS: [&str; 2] = ["service.kubernetes.io/load-balancer-cleanup", "landfall.dev/address"];
 const SERVICE: &str = "PATCH /api/v1/namespaces/shop/services/web?&fieldManager=landfall-controller";
@@ -386,4 +387,44 @@ async fn an_answer_that_makes_no_sense_is_no_answer() {
     let (outcome, _) =
         told(Effect::GetVirtualIp { name: "a".to_owned() }, vec![(404, json!("404 page not found"))]).await;
     assert!(matches!(outcome, Outcome::Refused(Refusal::Unavailable(message)) if message.contains("crds/")));
+}
+
+#[tokio::test]
+async fn conditions_of_another_mind_are_merged_by_their_own_types() {
+    let types = &["landfall.dev/NameValid", "landfall.dev/Resolved"];
+    let conditions = vec![condition("landfall.dev/Resolved")];
+    let effect = Effect::SetConditionsOf { types, service: web(), conditions };
+    let (outcome, seen) = told(effect, vec![(200, service(json!({})))]).await;
+    assert_eq!((seen[0].line.as_str(), seen[0].content_type.as_str()), (SERVICE_STATUS, STRATEGIC));
+    let types: Vec<&Value> = seen[0].body["status"]["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|condition| condition.get("$patch").unwrap_or(&condition["status"]))
+        .collect();
+    assert_eq!(types, [&json!("True"), &json!("delete")], "{:?}", seen[0].body);
+    assert!(matches!(outcome, Outcome::Service(_)));
+}
+
+#[tokio::test]
+async fn a_companion_is_mended_as_it_was_seen_and_its_slices_are_applied() {
+    let original = landfall_crds::ClaimRef { namespace: "shop".to_owned(), name: "db".to_owned() };
+    let act = Act::MendCompanion(web(), Box::new(json!({"spec": {"selector": null}})));
+    let effect = Effect::Expose(Deed { original: original.clone(), act });
+    let (outcome, seen) = told(effect, vec![(200, service(json!({})))]).await;
+    assert_eq!(seen[0].line, "PATCH /api/v1/namespaces/shop/services/web?&fieldManager=landfall-exposer");
+    assert_eq!(
+        seen[0].body,
+        json!({"metadata": {"uid": "u1", "resourceVersion": "41"}, "spec": {"selector": null}})
+    );
+    assert!(matches!(outcome, Outcome::Service(_)));
+
+    let slice = json!({"metadata": {"namespace": "shop", "name": "db-lan-v4"}, "addressType": "IPv4", "endpoints": []});
+    let act = Act::ApplySlice(Box::new(serde_json::from_value(slice.clone()).unwrap()));
+    let (outcome, seen) = told(Effect::Expose(Deed { original, act }), vec![(200, slice)]).await;
+    assert_eq!(
+        seen[0].line,
+        "PATCH /apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/db-lan-v4?&force=true&fieldManager=landfall-exposer"
+    );
+    assert!(matches!(outcome, Outcome::Slice(_)), "{outcome:?}");
 }

@@ -75,7 +75,7 @@ fn requests_are_granted_or_answered() {
             "unknown pool beside one that refuses",
             Box::new(from("typo,unready")),
             "PoolNotReady: no IPv4 address can be had: unready grants nothing (it sets spec.externalTargets, which \
-             this version does not enforce), 'typo' does not exist: see the conditions of the pool",
+             nobody enforces here: install deploy/expose), 'typo' does not exist: see the conditions of the pool",
         ),
         (
             "pool that is not ready",
