@@ -70,7 +70,7 @@ pub(super) async fn measure(world: &World<'_>, moves: u32) -> Result<Vec<Figure>
     world.start_controller(&soon).await?;
     let population = world.populate("moves", 4, 2).await?;
     let mut figures = Vec::new();
-    for kind in [Kind::Sigterm, Kind::Drain, Kind::Label] {
+    for kind in [Kind::Sigterm, Kind::Drain, Kind::Label, Kind::Rerank] {
         let mut losses = Losses::default();
         let mut turn = 0;
         while losses.moves < moves {
@@ -81,22 +81,13 @@ pub(super) async fn measure(world: &World<'_>, moves: u32) -> Result<Vec<Figure>
                 losses.moves,
                 kind.name()
             );
-            losses.one(world, kind).await?;
+            match kind {
+                Kind::Rerank => losses.one_relief(world).await?,
+                Kind::Sigterm | Kind::Drain | Kind::Label => losses.one(world, kind).await?,
+            }
         }
         figures.extend(losses.figures(kind));
     }
-    let mut losses = Losses::default();
-    let mut turn = 0;
-    while losses.moves < moves {
-        turn += 1;
-        ensure!(
-            turn <= 3 * moves,
-            "after {turn} turns only {} addresses had moved by re-ranking",
-            losses.moves
-        );
-        losses.one_relief(world).await?;
-    }
-    figures.extend(losses.figures(Kind::Rerank));
     population.remove().await?;
     world.stop_controller()?;
     world.start_controller(&[]).await?;
@@ -144,8 +135,8 @@ impl Losses {
         lab.kubectl(&["label", "node", &owner, &format!("{EXCLUDE_FROM_EXTERNAL_LOAD_BALANCERS}=true")])?;
         has_none(world, &owner).await?;
         tokio::time::sleep(seconds(3)).await;
-        let addresses: Vec<IpAddr> = world.announcers().await?.into_keys().collect();
         let before = world.announcers().await?;
+        let addresses: Vec<IpAddr> = before.keys().copied().collect();
         let clients = pairs(world, &addresses).await?;
         lab.kubectl(&["label", "node", &owner, &format!("{EXCLUDE_FROM_EXTERNAL_LOAD_BALANCERS}-")])?;
         eventually(seconds(60), &format!("{owner} is given two addresses"), async || {

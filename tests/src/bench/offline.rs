@@ -7,14 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::{
     Figure, World,
     failover::{MEDIAN, Pace, WORST, crash},
     owners::Owners,
 };
-use crate::lab::{eventually, landfall::SPEAKER, say, seconds};
+use crate::lab::{landfall::SPEAKER, say, seconds};
 
 /// How many crashes are measured while it is away.
 const CRASHES: usize = 10;
@@ -109,19 +109,8 @@ async fn return_of_api(world: &World<'_>) -> Result<(u64, u64, Duration)> {
     lab.control_plane().start_api_server()?;
     lab.api_server_answers().await?;
     let back = Instant::now();
-    let addresses: Vec<IpAddr> = world.announcers().await?.into_keys().collect();
-    let converged = eventually(RETURN, "every status names who answers", async || {
-        let owners = Owners::seen(world, &addresses).await?;
-        for (address, node) in world.announcers().await? {
-            let owner = owners.node_of(world, address)?.name();
-            ensure!(
-                node.as_deref() == Some(owner),
-                "{address} is answered by {owner}, its status says {node:?}"
-            );
-        }
-        Ok(back.elapsed())
-    })
-    .await?;
+    Owners::are_told(world, RETURN).await?;
+    let converged = back.elapsed();
     tokio::time::sleep(RETURN.saturating_sub(back.elapsed())).await;
     let writes = lab.control_plane().audit().writes_since(mark)?;
     let ours =

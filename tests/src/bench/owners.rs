@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::World;
 use crate::lab::{Mac, Node, eventually, seconds};
@@ -21,6 +21,23 @@ impl Owners {
                 mac.map(|mac| (address, mac)).with_context(|| format!("{address}: {macs:?}"))
             };
             macs.into_iter().map(one).collect::<Result<_>>().map(Self)
+        })
+        .await
+    }
+
+    /// Waits until the status of every VirtualIP names who answers for it on the LAN.
+    pub(super) async fn are_told(world: &World<'_>, limit: Duration) -> Result<()> {
+        let addresses: Vec<IpAddr> = world.announcers().await?.into_keys().collect();
+        eventually(limit, "every VirtualIP names who answers", async || {
+            let owners = Self::seen(world, &addresses).await?;
+            for (address, node) in world.announcers().await? {
+                let owner = owners.node_of(world, address)?.name();
+                ensure!(
+                    node.as_deref() == Some(owner),
+                    "{address}: {owner} answers, the status says {node:?}"
+                );
+            }
+            Ok(())
         })
         .await
     }

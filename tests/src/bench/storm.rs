@@ -10,13 +10,10 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{Figure, World, starved::Counts};
-use crate::{
-    lab::{
-        Node,
-        probe::{Said, Seen, Storm},
-        say, seconds,
-    },
-    services,
+use crate::lab::{
+    Node,
+    probe::{Said, Seen, Storm},
+    say, seconds,
 };
 
 const ADDRESSES: usize = 1000;
@@ -29,8 +26,7 @@ const LENGTH: Duration = seconds(20);
 const GOAL: f64 = 1.0;
 
 pub(super) async fn measure(world: &World<'_>) -> Result<Vec<Figure>> {
-    let pool = serde_json::json!({"addresses": ["10.9.0.0/16"], "announce": {"interfaces": ["eth0"]}, "priority": 9});
-    services::pool(world.lab, "many", &pool).await?;
+    world.add_large_pool().await?;
     let population = world.populate("storm", ADDRESSES, 0).await?;
     let by_owner = world.by_owner().await?;
     let (owner, addresses) =
@@ -46,7 +42,7 @@ pub(super) async fn measure(world: &World<'_>) -> Result<Vec<Figure>> {
     let stormy = answers(world, owner, &v4, Some(STORM)).await?;
     let counted = Counts::told(world).await?.since(&counts);
     population.remove().await?;
-    services::delete_pool(world.lab, "many").await?;
+    world.remove_large_pool().await?;
     let figure = |name: &str, measured: &Measured| {
         let mut sorted = measured.times.clone();
         sorted.sort_unstable_by(f64::total_cmp);

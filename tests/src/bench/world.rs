@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use landfall_crds::VirtualIP;
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     backend::{Backends, Service},
@@ -24,6 +24,10 @@ use crate::{
 
 /// The controller runs here, in the bench as in the lab's clusters: on a node that announces as well.
 const CONTROLLERS_NODE: &str = "n1";
+
+/// The addresses of the large pool, on no node's subnet, and its name.
+const LARGE: &str = "10.9.0.0/16";
+const LARGE_POOL: &str = "many";
 
 /// A lab in which Landfall runs.
 pub(super) struct World<'a> {
@@ -93,6 +97,32 @@ impl<'a> World<'a> {
     pub(super) fn speakers(&self) -> Vec<&'a Node> {
         let runs = |node: &&Node| node.runs(SPEAKER);
         self.lab.nodes().iter().filter(runs).collect()
+    }
+
+    /// Waits until each speaker hears all others.
+    pub(super) async fn hear_each_other(&self) -> Result<()> {
+        let speakers = self.speakers();
+        let wanted = f64::from(u32::try_from(speakers.len())?) - 1.0;
+        eventually(seconds(30), &format!("{} speakers hear each other", speakers.len()), async || {
+            for node in &speakers {
+                let alive = node.speaker_metrics()?.sum("landfall_speaker_peers", &[("state", "Alive")]);
+                ensure!(alive >= wanted, "{} hears {alive}", node.name());
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// A pool from which a thousand addresses can be taken, called `many`, which clients find on the link.
+    pub(super) async fn add_large_pool(&self) -> Result<()> {
+        let spec = json!({"addresses": [LARGE], "announce": {"interfaces": ["eth0"]}, "priority": 9});
+        services::pool(self.lab, LARGE_POOL, &spec).await?;
+        self.lab.lan_clients().iter().try_for_each(|client| client.add_on_link_route(LARGE, None))
+    }
+
+    /// Removes it again.
+    pub(super) async fn remove_large_pool(&self) -> Result<()> {
+        services::delete_pool(self.lab, LARGE_POOL).await
     }
 
     pub(super) fn service(&self, name: &str, app: &str, family: Family) -> Service {
@@ -187,9 +217,4 @@ impl Population<'_> {
         .await?;
         Backends::new(&self.app, 1).delete(lab).await
     }
-}
-
-/// The spec of a pool of these addresses.
-pub(super) fn pool_of(addresses: &[&str]) -> Value {
-    json!({"addresses": addresses})
 }

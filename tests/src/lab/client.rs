@@ -15,7 +15,6 @@ use super::{
 pub struct LanClient {
     namespace: Namespace,
     addresses: Addresses,
-    lan: Lan,
 }
 
 impl LanClient {
@@ -23,18 +22,12 @@ impl LanClient {
         let namespace = Namespace::create(&format!("c{number}"), host_sysctls)?;
         let addresses = Addresses::of_client(number);
         switch.plug(&namespace, &addresses)?;
-        Ok(Self { namespace, addresses, lan: Lan::First })
-    }
-
-    /// The same host on the second LAN, in a lab that has one: what is measured, is measured there.
-    #[must_use]
-    pub fn on_second_lan(&self) -> Self {
-        Self { addresses: self.addresses.on(Lan::Second), lan: Lan::Second, ..self.clone() }
+        Ok(Self { namespace, addresses })
     }
 
     /// The interface that is measured from.
     pub fn interface(&self) -> &'static str {
-        self.lan.interface()
+        Lan::First.interface()
     }
 
     /// The client's name, as the switch's ports know it.

@@ -32,16 +32,6 @@ impl Metrics {
         };
         self.0.iter().filter(|(series, _)| is_it(series)).map(|(_, value)| value).sum()
     }
-
-    /// The values of a label in all series of this name.
-    pub fn label<'a>(&'a self, name: &'a str, label: &'a str) -> impl Iterator<Item = &'a str> {
-        let of_name = self.0.keys().filter_map(move |series| series.strip_prefix(name)?.strip_prefix('{'));
-        of_name.filter_map(move |labels| {
-            let start = format!("{label}=\"");
-            let rest = labels.split_once(&start)?.1;
-            rest.split('"').next()
-        })
-    }
 }
 
 impl Node {
@@ -69,6 +59,5 @@ mod tests {
         assert_eq!(metrics.sum("seen", &[("a", "1"), ("b", "3")]), 4.5);
         assert_eq!(metrics.sum("plain", &[]), 1.0);
         assert_eq!(metrics.sum("absent", &[]), 0.0);
-        assert_eq!(metrics.label("seen", "b").collect::<Vec<_>>(), ["2", "3"]);
     }
 }

@@ -211,16 +211,6 @@ impl Switch {
         })
     }
 
-    /// Lets the second host no longer hear the first; the first hears the second.
-    ///
-    /// # Errors
-    /// When nftables refuses it.
-    pub fn cut_one_way(&self, from: &str, to: &str) -> Result<()> {
-        self.change(|faults| {
-            faults.cuts.insert((from.to_owned(), to.to_owned()));
-        })
-    }
-
     /// Cuts hosts off from the gateway, which is also the API server, and from nothing else.
     ///
     /// # Errors
@@ -250,8 +240,7 @@ impl Switch {
         })
     }
 
-    /// Ends what [`Switch::cut`], [`Switch::part`], [`Switch::isolate`], [`Switch::cut_one_way`] and
-    /// [`Switch::cut_from_gateway`] began.
+    /// Ends what [`Switch::cut`], [`Switch::part`], [`Switch::isolate`] and [`Switch::cut_from_gateway`] began.
     ///
     /// # Errors
     /// When nftables refuses it.

@@ -8,6 +8,9 @@ use std::{
 use super::menu::Fault;
 use crate::lab::probe::{Roster, Sightings};
 
+/// A roll is called every 40 ms, so less than three calls in a row prove nothing.
+const PROVES_NOTHING: Duration = Duration::from_millis(120);
+
 /// A fault that was played.
 #[derive(Clone, Debug)]
 pub(super) struct Played {
@@ -67,8 +70,7 @@ impl Account {
 
 /// What the faults that can have caused it excuse: those that were played while it lasted, or shortly before.
 fn allowed(is_void: bool, from: Instant, length: Duration, played: &[Played]) -> Duration {
-    // A roll is called every 40 ms, so less than three calls in a row prove nothing.
-    let mut allowed = Duration::from_millis(120);
+    let mut allowed = PROVES_NOTHING;
     for Played { fault, from: begun, until } in played {
         if *begun > from + length || *until + SETTLED < from {
             continue;
@@ -101,7 +103,7 @@ fn silences(seen: &Sightings) -> Vec<(Instant, Duration)> {
         silences.push((since, at.saturating_duration_since(since)));
         since = since.max(at);
     }
-    silences.retain(|(_, length)| *length > Duration::from_millis(120));
+    silences.retain(|(_, length)| *length > PROVES_NOTHING);
     silences
 }
 

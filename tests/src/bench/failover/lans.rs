@@ -1,26 +1,22 @@
 //! Two LANs on each node. One of a node's ports goes dark: its addresses there move, those on the other LAN stay.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};
 
 use super::{MEDIAN, Pace, WORST, crash::crash};
 use crate::{
-    bench::{Figure, World, world::pool_of},
+    bench::{Figure, World},
     lab::{Lan, probe::Prober},
     services,
 };
 
 pub(in crate::bench) async fn lans(world: &World<'_>, crashes: u32) -> Result<Vec<Figure>> {
-    let second = pool_of(&["192.168.20.128-192.168.20.250"]);
     let population = world.populate("first", 30, 0).await?;
     services::pool(
         world.lab,
         "second",
-        &serde_json::json!({"addresses": second["addresses"], "priority": 9}),
+        &serde_json::json!({"addresses": ["192.168.20.128-192.168.20.250"], "priority": 9}),
     )
     .await?;
     let on_second = world.populate("second", 30, 0).await?;
@@ -67,12 +63,11 @@ pub(in crate::bench) async fn lans(world: &World<'_>, crashes: u32) -> Result<Ve
     on_second.remove().await?;
     population.remove().await?;
     services::delete_pool(world.lab, "second").await?;
-    let pauses: Vec<Duration> = other;
     Ok(vec![
         Figure::spread("outage on the LAN whose port went dark", &failing)
             .median_goal(MEDIAN)
             .worst_goal(WORST),
-        Figure::times("outage on the node's other LAN", &pauses, 50.0, None).worst_goal(50.0),
+        Figure::times("outage on the node's other LAN", &other, 50.0, None).worst_goal(50.0),
         Figure::at_most("addresses that moved on the node's other LAN", moved, 0),
     ])
 }

@@ -12,7 +12,6 @@ use super::{Pace, crash::crash, ours::next_victim};
 use crate::{
     bench::{Figure, World, world::Family},
     lab::{probe::Prober, say},
-    services,
 };
 
 const ADDRESSES: usize = 1000;
@@ -22,11 +21,7 @@ const GOAL: f64 = 300.0;
 const SAMPLE: usize = 20;
 
 pub(in crate::bench) async fn many(world: &World<'_>, crashes: u32) -> Result<Vec<Figure>> {
-    let pool = serde_json::json!({"addresses": ["10.9.0.0/16"], "announce": {"interfaces": ["eth0"]}, "priority": 9});
-    services::pool(world.lab, "many", &pool).await?;
-    for client in world.lab.lan_clients() {
-        client.add_on_link_route("10.9.0.0/16", None)?;
-    }
+    world.add_large_pool().await?;
     let population = world.populate("many", ADDRESSES, 0).await?;
     let (mut told, mut late, mut sampled) = (Vec::new(), Vec::new(), Vec::new());
     for turn in 0..usize::try_from(crashes)? {
@@ -63,7 +58,7 @@ pub(in crate::bench) async fn many(world: &World<'_>, crashes: u32) -> Result<Ve
         told.extend(of_crash.iter().map(|after| after - first));
     }
     population.remove().await?;
-    services::delete_pool(world.lab, "many").await?;
+    world.remove_large_pool().await?;
     Ok(vec![
         Figure::of("dark port to 99 % of the addresses told, each crash", &late, "ms", Some(GOAL))
             .worst_goal(GOAL),

@@ -68,11 +68,10 @@ pub(in crate::bench) async fn next_victim<'a>(world: &World<'a>, turn: usize) ->
     let speakers = world.speakers();
     let by_owner: BTreeMap<String, Vec<IpAddr>> = world.by_owner().await?;
     let turns = speakers.iter().cycle().skip(turn).take(speakers.len());
-    let stakes = turns.filter_map(|node| {
+    let mut stakes = turns.filter_map(|node| {
         let all = by_owner.get(node.name())?.clone();
         Some(Stakes { victim: node, all })
     });
-    let mut stakes = stakes;
     stakes.next().context("no node announces anything")
 }
 

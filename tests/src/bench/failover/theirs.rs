@@ -19,6 +19,8 @@ use crate::{
 
 /// The first of its addresses; none of the pool's.
 const FIRST: Ipv4Addr = Ipv4Addr::new(192, 168, 11, 1);
+/// Where clients look for them.
+const ON_LINK: &str = "192.168.11.0/24";
 /// A class of Services that Landfall leaves alone.
 const CLASS: &str = "example.com/keepalived";
 
@@ -53,9 +55,8 @@ pub(super) async fn measure(
     for address in &addresses {
         serve(world, *address).await?;
     }
-    let on_link = format!("{FIRST}/24").replace(".1/24", ".0/24");
     for client in lab.lan_clients() {
-        client.add_on_link_route(&on_link, None)?;
+        client.add_on_link_route(ON_LINK, None)?;
     }
     let nodes: Vec<&Node> = world.speakers();
     for node in &nodes {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::{MEDIAN, Pace, WORST, ours::next_victim};
 use crate::{
     bench::{Figure, World, world::Family},
-    lab::{eventually, seconds},
+    lab::seconds,
 };
 
 pub(in crate::bench) async fn twice(world: &World<'_>, crashes: u32) -> Result<Vec<Figure>> {
@@ -40,10 +40,7 @@ pub(in crate::bench) async fn twice(world: &World<'_>, crashes: u32) -> Result<V
         first.push(report.outage(dark, dark_again));
         second.push(report.outage(dark_again, back));
         // Two of three nodes have returned empty; the next round needs one with addresses and two to inherit them.
-        eventually(seconds(10), "all speakers hear each other", async || {
-            world.announcers().await.map(|_| ())
-        })
-        .await?;
+        world.hear_each_other().await?;
     }
     population.remove().await?;
     Ok(vec![
