@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use landfall_crds::{IPPool, IPPoolStatus, VirtualIP, VirtualIPSpec, VirtualIPStatus};
+use landfall_crds::{
+    IPPool, IPPoolStatus, ServiceGuard, ServiceGuardSpec, VirtualIP, VirtualIPSpec, VirtualIPStatus,
+};
 
 /// Which object, exactly as it was when the effect was decided.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +71,25 @@ pub enum Effect {
         /// The VirtualIP.
         virtual_ip: Exactly,
     },
+    /// Creates a ServiceGuard; its name makes the API server refuse a second one of the same Service.
+    CreateServiceGuard {
+        /// `metadata.name`.
+        name: String,
+        /// `spec`.
+        spec: Box<ServiceGuardSpec>,
+    },
+    /// Replaces a ServiceGuard's spec.
+    UpdateServiceGuard {
+        /// The ServiceGuard.
+        guard: Exactly,
+        /// The new spec.
+        spec: Box<ServiceGuardSpec>,
+    },
+    /// Deletes a ServiceGuard.
+    DeleteServiceGuard {
+        /// The ServiceGuard.
+        guard: Exactly,
+    },
     /// Replaces `status.loadBalancer.ingress` of a Service and sets our conditions, in one write: a
     /// grant then costs one write of the Service's status, and addresses of ours never stand there
     /// without the condition that says so.
@@ -128,6 +149,9 @@ pub struct Note {
     pub reason: &'static str,
     /// What happened and what to do, one or two sentences.
     pub message: String,
+    /// It tells how things stand rather than what has happened, so that a controller that starts anew would tell
+    /// it again: that is the same Event.
+    pub standing: bool,
 }
 
 /// What became of an effect.
@@ -137,6 +161,8 @@ pub enum Outcome {
     Service(Arc<Service>),
     /// The VirtualIP as the API server now holds it.
     VirtualIp(Arc<VirtualIP>),
+    /// The ServiceGuard as the API server now holds it.
+    ServiceGuard(Arc<ServiceGuard>),
     /// The pool as the API server now holds it.
     Pool(Arc<IPPool>),
     /// Done, and the object is gone or was gone already.

@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn it_is_ready_when_every_kind_is_listed() {
         assert_eq!(readiness(0).0, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(readiness(KINDS.len() - 1).1, "1 of 8 kinds are not listed yet\n");
+        assert_eq!(readiness(KINDS.len() - 1).1, "1 of 9 kinds are not listed yet\n");
         assert_eq!(readiness(KINDS.len()).0, StatusCode::OK);
     }
 }

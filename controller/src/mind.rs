@@ -21,6 +21,7 @@
 mod absorb;
 mod balance;
 mod explain;
+mod guarding;
 mod history;
 mod lost;
 mod outcome;
@@ -44,7 +45,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use landfall_crds::{ClaimRef, IPPool, Speaker, VirtualIP, names};
+use landfall_crds::{ClaimRef, IPPool, ServiceGuard, Speaker, VirtualIP, names};
 
 use crate::effects::{Effect, Note, Outcome};
 use crate::granting::book::AddressBook;
@@ -57,6 +58,7 @@ use crate::granting::verdict::Classes;
 use crate::ranking::Loads;
 use crate::world::cluster_ranges::ServiceRanges;
 use crate::world::endpoints::Endpoints;
+use crate::world::guards::Guards;
 use crate::world::namespaces::Namespaces;
 use crate::world::nodes::Nodes;
 use crate::world::store::{Index, Store};
@@ -67,6 +69,7 @@ use history::History;
 use pending::Pending;
 use rush::Rush;
 use subject::Subject;
+use telling::Silence;
 use waiting::Waiting;
 
 /// One change of one object.
@@ -87,6 +90,7 @@ pub enum Event {
     Service(Change<Service>),
     Pool(Change<IPPool>),
     VirtualIp(Change<VirtualIP>),
+    ServiceGuard(Change<ServiceGuard>),
     Speaker(Change<Speaker>),
     Node(Change<Node>),
     Namespace(Change<Namespace>),
@@ -183,6 +187,7 @@ pub struct Mind {
 
     services: Store<ClaimRef, Service>,
     vips: VirtualIps,
+    guards: Guards,
     nodes: Nodes,
     endpoints: Endpoints,
     namespaces: Namespaces,
@@ -222,12 +227,16 @@ pub struct Mind {
     waiting: Waiting,
     /// What the book counted when those who go without were last asked.
     exhaustions: u64,
-    /// Since when a Service's addresses are not all announced.
-    unannounced: Index<ClaimRef, Instant>,
+    /// Services whose addresses are not all answered for.
+    silent: Index<ClaimRef, Silence>,
+    /// Since when Services that need no guard any more are gone, or are no load balancers.
+    unguarded: Index<ClaimRef, Instant>,
     /// When the conditions of a Service were last written by themselves.
     conditions_written: Index<ClaimRef, Instant>,
-    /// Services (by uid) of others whose owners have been told.
-    told: BTreeSet<String>,
+    /// Whether the API server was found to hold an older state than it did.
+    went_back: bool,
+    /// What the owners of others' Services (by uid) have been told of them.
+    told: BTreeMap<String, String>,
     /// When each pool's addresses were last counted.
     pool_counted: BTreeMap<String, Instant>,
     /// What is to be noted of past holders.
@@ -250,6 +259,7 @@ impl Mind {
             was_acting: false,
             services: Store::default(),
             vips: VirtualIps::default(),
+            guards: Guards::default(),
             nodes: Nodes::default(),
             endpoints: Endpoints::default(),
             namespaces: Namespaces::default(),
@@ -275,9 +285,11 @@ impl Mind {
             dirty: BTreeSet::new(),
             waiting: Waiting::default(),
             exhaustions: 0,
-            unannounced: Index::default(),
+            silent: Index::default(),
+            unguarded: Index::default(),
             conditions_written: Index::default(),
-            told: BTreeSet::new(),
+            went_back: false,
+            told: BTreeMap::new(),
             pool_counted: BTreeMap::new(),
             history: History::default(),
             rush: Rush::default(),
@@ -294,6 +306,7 @@ impl Mind {
             Event::Service(change) => self.on_services(change),
             Event::Pool(change) => self.on_pools(change),
             Event::VirtualIp(change) => self.on_virtual_ips(now, change),
+            Event::ServiceGuard(change) => self.on_service_guards(change),
             Event::Speaker(change) => self.on_speakers(change),
             Event::Node(change) => self.on_nodes(change),
             Event::Namespace(change) => self.on_namespaces(change),
@@ -317,6 +330,7 @@ impl Mind {
     pub fn is_informed(&self) -> bool {
         self.services.listed
             && self.vips.store.listed
+            && self.guards.store.listed
             && self.pools_listed
             && self.nodes.speakers_listed
             && self.nodes.nodes_listed
@@ -357,6 +371,7 @@ impl Mind {
                 match subject {
                     Subject::VirtualIp(address) => self.look_at_virtual_ip(now, address, out),
                     Subject::Service(key) => self.look_at_service(now, &key, out),
+                    Subject::Guard(key) => self.mark(Subject::Service(key)),
                     Subject::Pool(name) => self.look_at_pool(now, &name, out),
                 }
             }
@@ -408,7 +423,7 @@ impl Mind {
     /// A subject, after what says when its turn comes.
     fn in_turn(&self, subject: Subject) -> (u8, i64, Subject) {
         let (rank, age) = match &subject {
-            Subject::VirtualIp(_) => (0, 0),
+            Subject::VirtualIp(_) | Subject::Guard(_) => (0, 0),
             Subject::Service(key) => (1, self.age(key)),
             Subject::Pool(_) => (2, 0),
         };
@@ -432,7 +447,8 @@ impl Mind {
             return;
         }
         let known = self.services.keys().cloned();
-        let missing = self.vips.services().filter(|key| self.services.get(key).is_none()).cloned();
+        let named = self.vips.services().chain(self.guards.store.keys());
+        let missing = named.filter(|key| self.services.get(key).is_none()).cloned();
         let all = known.chain(missing).chain(self.lost.keys().cloned());
         // All at once: to sort many costs less than to put each in its place.
         let mut all = all.map(|key| self.in_turn(Subject::Service(key))).collect();

@@ -41,6 +41,11 @@ pub trait Decide {
     fn waiting(&self) -> usize {
         0
     }
+    /// Whether the API server was found to hold an older state than it did: then nothing that is known is to be
+    /// relied on.
+    fn went_back(&self) -> bool {
+        false
+    }
 }
 
 impl Decide for Mind {
@@ -54,6 +59,10 @@ impl Decide for Mind {
 
     fn waiting(&self) -> usize {
         Self::waiting(self)
+    }
+
+    fn went_back(&self) -> bool {
+        Self::went_back(self)
     }
 }
 
@@ -126,8 +135,8 @@ pub async fn run(client: Client, options: &Options, mind: impl Decide) -> anyhow
         heap: Heap::default(),
     };
     let ended = tokio::select! {
-        () = mind.turn(events, outcomes, tenures) => "the mind",
-        _ = servants.join_next() => "a servant",
+        why = mind.turn(events, outcomes, tenures) => why,
+        _ = servants.join_next() => "a servant has ended although it never should",
         _ = terminated.recv() => "",
         _ = interrupted.recv() => "",
     };
@@ -146,10 +155,15 @@ pub async fn run(client: Client, options: &Options, mind: impl Decide) -> anyhow
         _ = terminated.recv() => {}
         _ = interrupted.recv() => {}
     }
-    anyhow::ensure!(ended.is_empty(), "{ended} has ended although it never should");
+    anyhow::ensure!(ended.is_empty(), "{ended}");
     tracing::info!("ended");
     Ok(())
 }
+
+/// Why the mind is asked no more, where nobody asked the process to end.
+const NOBODY_HEARS: &str = "the mind has ended although it never should";
+const WENT_BACK: &str = "the API server holds an older state than it did, as after a restore of etcd: starting anew \
+                         with what it holds now";
 
 /// The mind and those who hear from it.
 struct Turning<M> {
@@ -167,13 +181,13 @@ struct Turning<M> {
 
 impl<M: Decide> Turning<M> {
     /// Hands every event to the mind, and what the mind wants to the writer, until nobody hears or speaks
-    /// any more.
+    /// any more, or the mind is not to be relied on any more. Says why it ended.
     async fn turn(
         mut self,
         mut events: mpsc::Receiver<Event>,
         mut outcomes: mpsc::UnboundedReceiver<Told>,
         mut tenures: watch::Receiver<Tenure>,
-    ) {
+    ) -> &'static str {
         loop {
             let event = tokio::select! {
                 // What has been done first, so that the mind decides on what is true by now.
@@ -193,11 +207,11 @@ impl<M: Decide> Turning<M> {
                 outcome = outcomes.recv() => match outcome {
                     Some(Told { term, .. }) if term != self.term.load(Ordering::Relaxed) => continue,
                     Some(Told { effect, outcome, .. }) => Event::Done { effect, outcome },
-                    None => return,
+                    None => return NOBODY_HEARS,
                 },
                 event = events.recv() => match event {
                     Some(event) => event,
-                    None => return,
+                    None => return NOBODY_HEARS,
                 },
                 () = clock::sleep_until(self.mind.next_deadline()) => Event::Deadline,
                 () = clock::sleep_until(self.heap.due()) => {
@@ -211,11 +225,14 @@ impl<M: Decide> Turning<M> {
             self.note(&now, &event);
             self.heap.handled(now.monotonic);
             self.mind.handle(now, event, &mut self.out);
+            if self.mind.went_back() {
+                return WENT_BACK;
+            }
             self.metrics.services_waiting.set(i64::try_from(self.mind.waiting()).unwrap_or(i64::MAX));
             let term = self.term.load(Ordering::Relaxed);
             for effect in self.out.drain(..) {
                 if self.wanted.send(Order { term, effect }).is_err() {
-                    return;
+                    return NOBODY_HEARS;
                 }
             }
         }

@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use landfall_crds::address::{Family, parse_address};
-use landfall_crds::names::conditions::{ADDRESS_CONFLICT, EXTERNAL_IP_CONFLICT, GRANTED, SERVICE_ANNOUNCED};
+use landfall_crds::names::conditions::{
+    ADDRESS_CONFLICT, EXTERNAL_IP_CONFLICT, GRANTED, GUARDED, SERVICE_ANNOUNCED,
+};
 use landfall_crds::{TrafficPolicy, VirtualIP};
 
 use crate::conditions::{Wanted, find};
@@ -14,7 +17,7 @@ use crate::granting::wait::{reasons, some_of};
 use crate::granting::{ServiceKey, named};
 
 /// The condition types that are ours on a Service.
-pub const OURS: [&str; 3] = [GRANTED, SERVICE_ANNOUNCED, EXTERNAL_IP_CONFLICT];
+pub const OURS: [&str; 4] = [GRANTED, SERVICE_ANNOUNCED, GUARDED, EXTERNAL_IP_CONFLICT];
 
 /// So many of those who list an address of the Service in `spec.externalIPs` are named and told.
 const MOST_LISTING: usize = 8;
@@ -40,6 +43,10 @@ pub mod announced {
     pub const SOURCE_RANGES_REQUIRED: &str = "SourceRangesRequired";
     /// Another station of the LAN uses some address.
     pub const ADDRESS_CONFLICT: &str = "AddressConflict";
+
+    /// All of them.
+    pub const ALL: [&str; 6] =
+        [ANNOUNCED, NOT_YET_ANNOUNCED, NO_CANDIDATES, NO_ENDPOINT, SOURCE_RANGES_REQUIRED, ADDRESS_CONFLICT];
 }
 
 /// `status.loadBalancer.ingress` for these addresses, in this order. Canonical texts and an explicit
@@ -129,11 +136,13 @@ pub enum Announcement {
     },
 }
 
-/// Looks at the VirtualIPs of the addresses that a Service holds.
+/// Looks at the VirtualIPs of the addresses that a Service holds. `is_reached` says whether some node could announce
+/// one if it did not matter where endpoints are.
 pub fn announcement<'a>(
     vips: impl Iterator<Item = (IpAddr, &'a VirtualIP)>,
     policy: TrafficPolicy,
     has_speakers: bool,
+    is_reached: impl Fn(IpAddr, &VirtualIP) -> bool,
 ) -> Announcement {
     let mut missing = None;
     for (address, vip) in vips {
@@ -148,7 +157,8 @@ pub fn announcement<'a>(
         }
         let candidates = vip.spec.placement.as_ref().map_or(0, |placement| placement.candidates.len());
         if candidates == 0 {
-            return impossible(address, policy, has_speakers);
+            let lacks_endpoints = policy == TrafficPolicy::Local && is_reached(address, vip);
+            return impossible(address, lacks_endpoints, has_speakers);
         }
         if status.and_then(|status| status.announcer.as_ref()).is_none() {
             missing.get_or_insert(address);
@@ -162,8 +172,8 @@ pub fn withheld(address: IpAddr) -> Announcement {
     Announcement::Impossible {
         reason: announced::SOURCE_RANGES_REQUIRED,
         message: format!(
-            "{address} is kept but not announced, since its pool requires source ranges and the Service has none of {} \
-             any more: set spec.loadBalancerSourceRanges",
+            "{address} is kept but not announced, since its pool requires source ranges and the Service has none that \
+             limit {} any more: set spec.loadBalancerSourceRanges",
             Family::of(address)
         ),
     }
@@ -199,7 +209,7 @@ fn lists(address: IpAddr, by: &ServiceKey) -> String {
     format!("Service {} lists {address}", named(by))
 }
 
-fn impossible(address: IpAddr, policy: TrafficPolicy, has_speakers: bool) -> Announcement {
+fn impossible(address: IpAddr, lacks_endpoints: bool, has_speakers: bool) -> Announcement {
     let (reason, message) = if !has_speakers {
         (
             announced::NO_CANDIDATES,
@@ -207,7 +217,7 @@ fn impossible(address: IpAddr, policy: TrafficPolicy, has_speakers: bool) -> Ann
                 "no node can announce {address}, since no speaker runs: look at the DaemonSet landfall-speaker"
             ),
         )
-    } else if policy == TrafficPolicy::Local {
+    } else if lacks_endpoints {
         (
             announced::NO_ENDPOINT,
             format!(
@@ -228,45 +238,42 @@ fn impossible(address: IpAddr, policy: TrafficPolicy, has_speakers: bool) -> Ann
     Announcement::Impossible { reason, message }
 }
 
-/// `landfall.dev/Announced`. `patient` says that a missing announcement is not yet to be called so:
-/// then what was said last stays, or nothing is known.
-pub fn announced_condition(announcement: &Announcement, known: &[Condition], patient: bool) -> Wanted {
-    let all = || {
-        Wanted::new(SERVICE_ANNOUNCED, true, announced::ANNOUNCED, "every address is answered for on the LAN")
-    };
+/// `landfall.dev/Announced`. `patient` says that a missing announcement is taken for a moment between two
+/// nodes. What it says of an address that no node answers for yet is true from the first moment and stays so, so
+/// that it is written once: with the address.
+pub fn announced_condition(announcement: &Announcement, patient: bool) -> Wanted {
     match announcement {
-        Announcement::Announced => all(),
         Announcement::Impossible { reason, message } => {
             Wanted::new(SERVICE_ANNOUNCED, false, reason, message.clone())
         }
-        Announcement::Missing(_) if patient && was_announced(known) => all(),
-        Announcement::Missing(address) if patient => Wanted {
-            status: "Unknown",
-            ..Wanted::new(
-                SERVICE_ANNOUNCED,
-                false,
-                announced::NOT_YET_ANNOUNCED,
-                format!("{address} is about to be announced"),
-            )
-        },
-        Announcement::Missing(address) => Wanted::new(
+        Announcement::Missing(address) if !patient => Wanted::new(
             SERVICE_ANNOUNCED,
             false,
             announced::NOT_YET_ANNOUNCED,
-            format!("no node answers for {address}: look at VirtualIP {address} and kubectl get speakers"),
+            format!(
+                "no node answers for {address}: if that lasts for more than some seconds, look at VirtualIP \
+                 {address} and kubectl get speakers"
+            ),
+        ),
+        Announcement::Announced | Announcement::Missing(_) => Wanted::new(
+            SERVICE_ANNOUNCED,
+            true,
+            announced::ANNOUNCED,
+            "every address is answered for on the LAN",
         ),
     }
 }
 
-fn was_announced(known: &[Condition]) -> bool {
+/// Whether the status says that every address is announced.
+pub fn says_announced(known: &[Condition]) -> bool {
     find(known, SERVICE_ANNOUNCED).is_some_and(|known| known.status == "True")
 }
 
-/// Whether the status already says that some address is not announced, so that there is nothing left
-/// to be patient about.
-pub fn says_not_announced(known: &[Condition]) -> bool {
+/// Since when the status says that no node answers for some address, if it does.
+pub fn not_announced_since(known: &[Condition]) -> Option<Timestamp> {
     find(known, SERVICE_ANNOUNCED)
-        .is_some_and(|known| known.status == "False" && known.reason == announced::NOT_YET_ANNOUNCED)
+        .filter(|known| known.status == "False" && known.reason == announced::NOT_YET_ANNOUNCED)
+        .map(|known| known.last_transition_time.0)
 }
 
 /// Whether two lists of entries say the same.
@@ -284,7 +291,6 @@ pub fn same_ingress(known: &[LoadBalancerIngress], wanted: &[LoadBalancerIngress
 mod tests {
     use super::*;
     use crate::granting::wait::{Until, Wait};
-    use jiff::Timestamp;
     use serde_json::json;
 
     fn ip(text: &str) -> IpAddr {

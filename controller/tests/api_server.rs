@@ -20,8 +20,9 @@ use landfall_controller::lease::Tenure;
 use landfall_controller::metrics::Metrics;
 use landfall_controller::writer::{Order, Told, Writer};
 use landfall_crds::{
-    Announce, Candidate, Capacity, Claim, ClaimRef, IPPool, IPPoolSpec, IPPoolStatus, Outside, PastGrant,
-    PastHolder, Placement, Port, VirtualIP, VirtualIPSpec, VirtualIPStatus,
+    Announce, Candidate, Capacity, Claim, ClaimRef, Closed, ClosedReason, GuardedPort, GuardedService,
+    IPPool, IPPoolSpec, IPPoolStatus, Outside, PastGrant, PastHolder, Placement, Port, Protocol,
+    ServiceGuard, ServiceGuardSpec, Sources, VirtualIP, VirtualIPSpec, VirtualIPStatus, service_guard_name,
 };
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -75,6 +76,13 @@ impl Bench {
     async fn virtual_ip(&mut self, effect: Effect) -> Arc<VirtualIP> {
         match self.tries(effect.clone()).await {
             Outcome::VirtualIp(virtual_ip) => virtual_ip,
+            other => panic!("{effect:?}: {other:?}"),
+        }
+    }
+
+    async fn guard(&mut self, effect: Effect) -> Arc<ServiceGuard> {
+        match self.tries(effect.clone()).await {
+            Outcome::ServiceGuard(guard) => guard,
             other => panic!("{effect:?}: {other:?}"),
         }
     }
@@ -378,4 +386,64 @@ async fn a_pool_is_told_what_became_of_it() {
     let less = IPPoolStatus { ipv6: None, outside: None, history: vec![], conditions: vec![], ..full };
     let Outcome::Pool(told) = bench.tries(set(&told, &less)).await else { panic!("the pool") };
     assert_eq!(told.status.as_ref(), Some(&less));
+}
+
+/// A guard as large as one may be is kept as it was written, and nothing about it is written or removed that was
+/// decided on another state.
+#[tokio::test]
+async fn a_guard_is_written_changed_closed_and_removed_exactly() {
+    let Some(mut bench) = Bench::set_up().await else { return };
+    let service = ClaimRef { namespace: format!("writer-{}", unique()), name: "guarded".to_owned() };
+    let name = service_guard_name(&service);
+    let port = |port, node_port| GuardedPort { protocol: Protocol::Tcp, port, node_port };
+    let first = ServiceGuardSpec {
+        service: GuardedService {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+            uid: "5f0e7b3a-0000-4000-8000-000000000000".to_owned(),
+        },
+        sources: Sources {
+            ipv4: (0..500).map(|n| format!("10.{}.{}.0/25", n / 250, n % 250)).collect(),
+            ipv6: (0..500).map(|n| format!("fd00:0:0:{n:x}::/64")).collect(),
+        },
+        ports: (1..=256).map(|number| port(number, Some(30_000 + number))).collect(),
+        closed: None,
+    };
+    let create = |spec: &ServiceGuardSpec| Effect::CreateServiceGuard {
+        name: name.clone(),
+        spec: Box::new(spec.clone()),
+    };
+    let update = |guard: Exactly, spec: &ServiceGuardSpec| Effect::UpdateServiceGuard {
+        guard,
+        spec: Box::new(spec.clone()),
+    };
+    let created = bench.guard(create(&first)).await;
+    assert_eq!(created.spec, first);
+    let again = bench.tries(create(&first)).await;
+    assert!(matches!(again, Outcome::Refused(Refusal::AlreadyExists)), "{again:?}");
+
+    // Everything that can be left out is left out.
+    let message = "x".repeat(1024);
+    let closed = ServiceGuardSpec {
+        sources: Sources::default(),
+        ports: vec![port(80, None)],
+        closed: Some(Closed { reason: ClosedReason::InvalidSourceRange, message }),
+        ..first.clone()
+    };
+    let changed = bench.guard(update(exactly(&*created), &closed)).await;
+    assert_eq!(changed.spec, closed);
+    bench.conflicts(update(exactly(&*created), &first)).await;
+    bench.conflicts(Effect::DeleteServiceGuard { guard: exactly(&*created) }).await;
+    let opened = bench.guard(update(exactly(&*changed), &first)).await;
+    assert_eq!(opened.spec, first);
+    let read = Api::<ServiceGuard>::all(bench.client.clone()).get(&name).await.unwrap();
+    assert_eq!(read.spec, first);
+
+    let gone = bench.tries(Effect::DeleteServiceGuard { guard: exactly(&*opened) }).await;
+    assert!(matches!(gone, Outcome::Gone), "{gone:?}");
+    for effect in [Effect::DeleteServiceGuard { guard: exactly(&*opened) }, update(exactly(&*opened), &first)]
+    {
+        let outcome = bench.tries(effect.clone()).await;
+        assert!(matches!(outcome, Outcome::Gone), "{effect:?}: {outcome:?}");
+    }
 }

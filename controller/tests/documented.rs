@@ -1,8 +1,12 @@
 //! What users are told is what the code says.
 
+#![allow(clippy::panic)]
+
 use std::collections::BTreeSet;
 
+use landfall_controller::granting::guard;
 use landfall_controller::granting::wait::reasons;
+use landfall_controller::status::announced;
 
 /// The page for users.
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/services.md");
@@ -16,23 +20,39 @@ fn table<'a>(page: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
     rows.skip(2).map(cells).collect()
 }
 
-#[test]
-fn the_page_on_services_lists_every_reason_for_waiting_and_no_others() {
+/// The table below a heading lists these reasons and no others, each once, with its meaning and what to do. Who
+/// has `all_well` need do nothing.
+fn assert_lists(heading: &str, reasons: &[&str], all_well: &str) {
     let page = std::fs::read_to_string(PAGE).unwrap_or_else(|error| panic!("{PAGE}: {error}"));
-    let rows = table(&page, "## Reasons");
+    let rows = table(&page, heading);
     let named = |row: &Vec<&str>| row[0].trim_matches('`').to_owned();
     let listed: Vec<String> = rows.iter().map(named).collect();
     let documented: BTreeSet<&str> = listed.iter().map(String::as_str).collect();
-    assert_eq!(documented, BTreeSet::from(reasons::ALL), "the table below '## Reasons' of {PAGE}");
+    let reasons: BTreeSet<&str> = reasons.iter().copied().collect();
+    assert_eq!(documented, reasons, "the table below '{heading}' of {PAGE}");
     assert_eq!(listed.len(), documented.len(), "a reason is listed twice: {listed:?}");
     for row in &rows {
         let [reason, means, advice] = row[..] else { panic!("not three cells: {row:?}") };
         assert!(!means.is_empty(), "{reason} has no meaning");
-        // Who has what it asked for need do nothing.
-        assert_eq!(
-            advice.is_empty(),
-            named(row) == reasons::GRANTED,
-            "what to do about {reason}: '{advice}'"
-        );
+        assert_eq!(advice.is_empty(), named(row) == all_well, "what to do about {reason}: '{advice}'");
     }
+}
+
+#[test]
+fn the_page_on_services_lists_every_reason_for_waiting_and_no_others() {
+    assert_lists("## Reasons", &reasons::ALL, reasons::GRANTED);
+}
+
+#[test]
+fn the_page_on_services_lists_every_reason_for_which_one_is_not_announced_and_no_others() {
+    assert_lists("## When it is not announced", &announced::ALL, announced::ANNOUNCED);
+}
+
+#[test]
+fn the_page_on_services_lists_all_that_is_said_of_who_may_connect() {
+    assert_lists(
+        "## When nobody gets in, or more than should",
+        &guard::reasons::ALL,
+        guard::reasons::GUARDED,
+    );
 }

@@ -78,8 +78,8 @@ pub struct IPPoolSpec {
     #[serde(default)]
     pub scope: Scope,
     /// Grants only to Services with source ranges of the address's family in
-    /// `spec.loadBalancerSourceRanges`. Ranges that together hold the lower or the upper half of the
-    /// family's addresses do not count. A Service that gives its ranges up keeps its address, but nobody
+    /// `spec.loadBalancerSourceRanges`. Ranges that together hold about half of the family's
+    /// addresses or more do not count. A Service that gives its ranges up keeps its address, but nobody
     /// announces it until it has ranges again.
     #[serde(default)]
     pub require_source_ranges: bool,

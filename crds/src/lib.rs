@@ -12,6 +12,7 @@ pub mod duration;
 pub mod ip_pool;
 pub mod names;
 mod schema;
+pub mod service_guard;
 pub mod speaker;
 pub mod virtual_ip;
 
@@ -19,14 +20,16 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 
 pub use ip_pool::*;
+pub use service_guard::*;
 pub use speaker::*;
 pub use virtual_ip::*;
 
 /// Every custom resource definition with the name of the file that holds it.
-pub fn definitions() -> [(&'static str, CustomResourceDefinition); 3] {
+pub fn definitions() -> [(&'static str, CustomResourceDefinition); 4] {
     [
         ("ippools.yaml", IPPool::crd()),
         ("virtualips.yaml", VirtualIP::crd()),
+        ("serviceguards.yaml", ServiceGuard::crd()),
         ("speakers.yaml", Speaker::crd()),
     ]
 }

@@ -40,8 +40,14 @@ pub mod annotations {
     pub const RESERVE: &str = "landfall.dev/reserve";
     /// Takes over the addresses that another implementation wrote into the Service's status.
     pub const ADOPT: &str = "landfall.dev/adopt";
+    /// `"false"` leaves the nodePorts of a Service with source ranges as they are.
+    pub const GUARD_NODE_PORTS: &str = "landfall.dev/guard-node-ports";
     /// `spec.loadBalancerSourceRanges` as an annotation, read where the field is empty.
     pub const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+
+    /// All of them.
+    pub const ALL: [&str; 8] =
+        [IPS, POOL, SHARING_KEY, EXPOSE, RESERVE, ADOPT, GUARD_NODE_PORTS, SOURCE_RANGES];
 
     /// Annotations of other implementations that mean the same as ours, so that a manifest moves over
     /// unchanged.
@@ -126,6 +132,8 @@ pub mod conditions {
     pub const GRANTED: &str = "landfall.dev/Granted";
     /// On a Service: its addresses are answered on the LAN.
     pub const SERVICE_ANNOUNCED: &str = "landfall.dev/Announced";
+    /// On a Service that has source ranges: nobody else gets in.
+    pub const GUARDED: &str = "landfall.dev/Guarded";
     /// On a Service that holds an address: another Service lists it in `spec.externalIPs`.
     pub const EXTERNAL_IP_CONFLICT: &str = "landfall.dev/ExternalIPConflict";
     /// On an IPPool: addresses are granted from it. On a Speaker: it can announce.
@@ -140,6 +148,8 @@ pub mod conditions {
     pub const UNREACHABLE: &str = "Unreachable";
     /// On a VirtualIP: a node answers for it.
     pub const ANNOUNCED: &str = "Announced";
+    /// On a VirtualIP whose Services have source ranges: the node that announces it lets in nobody else.
+    pub const ADDRESS_GUARDED: &str = "Guarded";
     /// On a VirtualIP: another station of the LAN uses the address.
     pub const ADDRESS_CONFLICT: &str = "AddressConflict";
 }

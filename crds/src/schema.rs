@@ -118,6 +118,17 @@ pub(crate) fn cidrs(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Source ranges, each a CIDR in canonical form. They come from the controller; the pattern keeps out what no
+/// speaker could read.
+pub(crate) fn source_ranges(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": { "type": "string", "maxLength": ADDRESS_LENGTH + 4, "pattern": "^[0-9a-f.:]+/[0-9]{1,3}$" },
+        "maxItems": crate::service_guard::MOST_SOURCE_RANGES,
+        "x-kubernetes-list-type": "set",
+    })
+}
+
 /// The address of a VirtualIP: canonical, grantable, never changed.
 pub(crate) fn virtual_ip_address(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -100,6 +100,11 @@ pub struct Claim {
     /// What the Service was like when it was given the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<ClaimTerms>,
+    /// The digest of the ServiceGuard that must be in a node's kernel before it announces the address, where
+    /// the Service has source ranges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub guard: Option<String>,
 }
 
 /// With whom a Service shares its address.
@@ -280,7 +285,7 @@ pub struct VirtualIPStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     pub last_holders: Vec<PastHolder>,
-    /// `Announced` and `AddressConflict`.
+    /// `Announced`, `Guarded` and `AddressConflict`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use landfall_controller::effects::{Effect, Exactly, Outcome};
 use landfall_crds::names::finalizers::{LOAD_BALANCER_CLEANUP, SERVICE_ADDRESS, VIRTUAL_IP_CLAIMED};
-use landfall_crds::{Announcer, IPPool, VirtualIP, VirtualIPStatus};
+use landfall_crds::{Announcer, IPPool, ServiceGuard, VirtualIP, VirtualIPStatus};
 
 /// All objects that are ever written, and how many writes there were.
 #[derive(Default)]
@@ -17,6 +17,7 @@ pub(crate) struct Api {
     pub(crate) services: HashMap<(String, String), Arc<Service>>,
     pub(crate) vips: HashMap<String, Arc<VirtualIP>>,
     pub(crate) pools: HashMap<String, Arc<IPPool>>,
+    pub(crate) guards: HashMap<String, Arc<ServiceGuard>>,
     /// The names of all VirtualIPs, in the order of their creation.
     pub(crate) names: Vec<String>,
     version: u64,
@@ -31,6 +32,7 @@ pub(crate) struct Writes {
     pub(crate) services: usize,
     pub(crate) vips: usize,
     pub(crate) pools: usize,
+    pub(crate) guards: usize,
 }
 
 impl Api {
@@ -71,6 +73,13 @@ impl Api {
         let (name, pool) = (text(&pool.metadata.name), Arc::new(pool));
         self.pools.insert(name, Arc::clone(&pool));
         pool
+    }
+
+    fn put_guard(&mut self, mut guard: ServiceGuard) -> Arc<ServiceGuard> {
+        self.new_version(&mut guard.metadata);
+        let (name, guard) = (text(&guard.metadata.name), Arc::new(guard));
+        self.guards.insert(name, Arc::clone(&guard));
+        guard
     }
 
     fn new_version(&mut self, meta: &mut ObjectMeta) {
@@ -116,6 +125,12 @@ impl Api {
                 self.writes.vips += 1;
                 self.names.push(name.clone());
                 Outcome::VirtualIp(self.put_vip(vip))
+            }
+            Effect::CreateServiceGuard { name, spec } => {
+                let mut guard = ServiceGuard::new(name, (**spec).clone());
+                self.stamp(&mut guard);
+                self.writes.guards += 1;
+                Outcome::ServiceGuard(self.put_guard(guard))
             }
             Effect::SetPoolStatus { pool, status } => {
                 let mut object = (*self.pools[&pool.name]).clone();

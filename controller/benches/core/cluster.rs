@@ -92,6 +92,12 @@ pub(crate) fn service(number: usize, kind: Kind, pool: Option<&str>) -> Service 
     service
 }
 
+/// Limits who may connect to a Service.
+pub(crate) fn limit(service: &mut Service) {
+    let ranges = ["192.0.2.0/24", "198.51.100.0/24", "fd00::/16"].map(str::to_owned);
+    service.spec.get_or_insert_default().load_balancer_source_ranges = Some(ranges.into());
+}
+
 fn set_pool(service: &mut Service, pool: Option<&str>) {
     let pool = pool.map(|pool| ("landfall.dev/pool".to_owned(), pool.to_owned()));
     service.metadata.annotations = pool.map(|pool| [pool].into());

@@ -10,6 +10,7 @@ mod replay;
 use std::time::Duration;
 
 use cluster::{Family, Kind};
+use k8s_openapi::api::core::v1::Service;
 use replay::{Cost, Replay};
 
 const SERVICES: usize = 100_000;
@@ -87,11 +88,11 @@ fn pool_sizes() {
     let small = |addresses: &str, family| -> f64 {
         let mut cost = Duration::ZERO;
         for _ in 0..times {
-            cost += fill(addresses, family, few);
+            cost += fill(addresses, family, few, |_| {});
         }
         each(cost, few * times)
     };
-    let large = |addresses: &str, family| each(fill(addresses, family, 10 * WINDOW), 10 * WINDOW);
+    let large = |addresses: &str, family| each(fill(addresses, family, 10 * WINDOW, |_| {}), 10 * WINDOW);
     let pools = [
         ("10.0.0.0/28", Family::IPv4),
         ("10.0.0.0/16", Family::IPv4),
@@ -106,14 +107,21 @@ fn pool_sizes() {
     for (addresses, family) in &pools[1..] {
         growth(&format!("the first {} of {addresses}", 10 * WINDOW), large(addresses, *family), first);
     }
+    let guarded = each(fill(pools[1].0, pools[1].1, 10 * WINDOW, cluster::limit), 10 * WINDOW);
+    println!("{:<58} {guarded:>8.1} us", format!("as many of {}, with source ranges", pools[1].0));
 }
 
-fn fill(addresses: &str, family: Family, services: usize) -> Duration {
+/// Grants addresses to so many Services that are alike.
+fn fill(addresses: &str, family: Family, services: usize, change: fn(&mut Service)) -> Duration {
     let mut replay = Replay::of(cluster::of_one_pool(addresses, NODES));
     let mut granting = Duration::ZERO;
     for first in (0..services).step_by(AT_ONCE) {
         let numbers = first..services.min(first + AT_ONCE);
-        let services = numbers.map(|number| cluster::service(number, Kind::Single(family), None));
+        let services = numbers.map(|number| {
+            let mut service = cluster::service(number, Kind::Single(family), None);
+            change(&mut service);
+            service
+        });
         granting += replay.grant(services.collect()).granting;
     }
     replay.assert_all_granted(services);

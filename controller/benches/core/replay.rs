@@ -155,6 +155,7 @@ impl Replay {
             Event::EndpointSlice(Change::Listed(Vec::new())),
             Event::ServiceCidr(Change::Listed(Vec::new())),
             Event::Pool(stored(&self.api.pools)),
+            Event::ServiceGuard(stored(&self.api.guards)),
             Event::VirtualIp(stored(&self.api.vips)),
             Event::Service(stored(&self.api.services)),
             Event::Leading(true),
@@ -190,6 +191,7 @@ impl Replay {
             Outcome::Service(service) => Event::Service(Change::Applied(Arc::clone(service))),
             Outcome::VirtualIp(vip) => Event::VirtualIp(Change::Applied(Arc::clone(vip))),
             Outcome::Pool(pool) => Event::Pool(Change::Applied(Arc::clone(pool))),
+            Outcome::ServiceGuard(guard) => Event::ServiceGuard(Change::Applied(Arc::clone(guard))),
             other => unreachable!("every write leaves an object: {other:?}"),
         };
         [Event::Done { effect, outcome }, watched]

@@ -18,6 +18,7 @@ use super::source_ranges::has_source_ranges;
 use super::verdict::{addresses, has_our_finalizer};
 use super::wait::{Until, Wait, quoted, reasons, some_of};
 use super::{ServiceKey, named};
+use crate::status::is_shown_by_us;
 use crate::world::virtual_ips::{
     SharingKey, claim_of, has_finalizer, is_deleting, is_tenants, key_of_claim, last_holder,
 };
@@ -279,6 +280,11 @@ pub fn obstacle(view: View<'_>, seeking: &Seeking<'_>, address: IpAddr, shows_it
     let is_beside = |by: &ServiceKey| {
         by == service || are_beside(view, address, service, by) || both_show(view, seeking, address, by)
     };
+    // Who shows it without a mark of ours has it from somebody else, and takes it from nobody who has it from us.
+    let is_strangers = |by: &ServiceKey| {
+        let is_marked = |other: &Service| has_our_finalizer(other) || is_shown_by_us(other, address);
+        shows_it && shows(seeking.service, address) && view.services.get(by).is_some_and(|it| !is_marked(it))
+    };
     let may_await = || shows_it || seeking.sharing_key.is_some() && shows(seeking.service, address);
     view.book.holders(address).iter().find_map(|holder| match holder {
         Holder::VirtualIp => {
@@ -286,6 +292,7 @@ pub fn obstacle(view: View<'_>, seeking: &Seeking<'_>, address: IpAddr, shows_it
             obstacle_of_virtual_ip(view, vip, seeking, address, shows_it)
         }
         Holder::Busy if !may_await() => taken("it is being granted or released just now".into()),
+        Holder::Status(by) if is_strangers(by) => None,
         Holder::Status(by) | Holder::Lost(by) if !is_beside(by) => {
             taken(format!("Service {} has it", named(by)))
         }

@@ -38,8 +38,10 @@ pub struct Claiming<'a> {
     pub family: Family,
     /// Whether the address's pool requires source ranges.
     pub requires_ranges: bool,
-    /// By what it names the address's pool, if it does.
+    /// By what it names the address's pool, or the one that the address lies in, if it does.
     pub named: Option<&'a str>,
+    /// The digest of the Service's guard, if it needs one.
+    pub guard: Option<&'a str>,
     /// Whether the address is what is asked for now. While another is sought in its place, or it is
     /// brought back, what it was given for stays on record: by that the wish to switch is known.
     pub settled: bool,
@@ -74,6 +76,7 @@ impl Claiming<'_> {
                 },
             },
             terms: self.terms(known),
+            guard: self.guard.map(str::to_owned),
         }
     }
 
@@ -85,7 +88,13 @@ impl Claiming<'_> {
     fn terms(&self, known: Option<&Claim>) -> Option<ClaimTerms> {
         let before = known.and_then(|known| known.terms.as_ref());
         let (internal, named) = match (self.request, before) {
-            (Some(_), Some(before)) if !self.settled => (before.internal, before.named.clone()),
+            (Some(request), Some(before)) if !self.settled => {
+                // Who names the pool by another word now keeps the address by that one.
+                let stands = |text: &&str| !request.internal || request.mentions(text);
+                let recorded = before.named.as_deref();
+                let named = recorded.filter(stands).or_else(|| recorded.and(self.named)).or(recorded);
+                (before.internal, named.map(str::to_owned))
+            }
             (Some(request), _) => {
                 // What still stands does so whatever has become of the pool.
                 let named = before.and_then(|terms| terms.named.as_deref());

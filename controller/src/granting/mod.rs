@@ -6,6 +6,7 @@ pub mod book;
 mod candidates;
 pub mod choice;
 pub mod claim;
+pub mod guard;
 pub mod internal;
 pub mod outside;
 pub mod plan;

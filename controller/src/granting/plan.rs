@@ -310,7 +310,7 @@ impl Asking<'_> {
 
     /// Why the Service can be given no address at all now.
     fn is_barred(&self) -> Option<Wait> {
-        too_many_ports(self.service).or_else(|| self.view.refused.of_service(self.key).cloned())
+        too_many_ports(self.service).or_else(|| self.view.refused.of_service(self.key))
     }
 
     fn choose(&self, request: &Request, instead_of: Option<IpAddr>) -> Result<Chosen, Wait> {
@@ -353,7 +353,7 @@ impl Asking<'_> {
                 None => (
                     reasons::SOURCE_RANGES_REQUIRED,
                     format!(
-                        "its pool requires {family} source ranges of everyone on it: give the Service some"
+                        "its pool requires source ranges that limit {family} of everyone on it: give the Service some"
                     ),
                 ),
             };

@@ -149,6 +149,10 @@ fn ready(pool: &Pool, outside: Option<&Outside>) -> Wanted {
             if pool.errors.is_empty() { "spec.exclude takes every address away".to_owned() } else { bad() };
         return Wanted::new(READY, false, reasons::INVALID, format!("the pool holds no address: {why}"));
     }
+    if pool.own.is_empty() {
+        let message = "every address of the pool belongs to an older pool or to the cluster: see the condition Conflicted";
+        return Wanted::new(READY, false, reasons::INVALID, message);
+    }
     let mut message = "addresses are granted".to_owned();
     if !pool.errors.is_empty() {
         message.push_str(&format!("; these entries are not understood: {}", bad()));

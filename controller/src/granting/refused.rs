@@ -17,6 +17,8 @@ pub struct Refused {
     /// Addresses, with what the API server said.
     addresses: BTreeMap<IpAddr, String>,
     services: BTreeMap<ServiceKey, OfService>,
+    /// Services whose guards are refused, with what the API server said.
+    guards: BTreeMap<ServiceKey, String>,
 }
 
 /// Refusals in a row.
@@ -33,16 +35,27 @@ impl Refused {
     /// Notes a refusal. Returns how many there have been of this Service in a row.
     pub(crate) fn put(&mut self, address: IpAddr, service: &ServiceKey, said: &str) -> u32 {
         let said = short(said);
-        let wait = || {
-            let message = format!("the API server refuses to let the Service have an address: {said}");
-            Wait::new(reasons::WRITE_REFUSED, message, Until::Edited)
-        };
-        let first = || OfService { number: 0, until: None, wait: wait() };
-        let of_service = self.services.entry(service.clone()).or_insert_with(first);
-        of_service.number = of_service.number.saturating_add(1);
-        let number = of_service.number;
+        let number =
+            self.count(service, format!("the API server refuses to let the Service have an address: {said}"));
         self.addresses.insert(address, said);
         number
+    }
+
+    fn count(&mut self, service: &ServiceKey, message: String) -> u32 {
+        let first = || OfService {
+            number: 0,
+            until: None,
+            wait: Wait::new(reasons::WRITE_REFUSED, message, Until::Edited),
+        };
+        let of_service = self.services.entry(service.clone()).or_insert_with(first);
+        of_service.number = of_service.number.saturating_add(1);
+        of_service.number
+    }
+
+    /// Notes that a write to the Service itself is refused, without which it is given nothing. Returns how many
+    /// refusals of it there have been in a row.
+    pub(crate) fn put_service(&mut self, service: &ServiceKey, said: &str) -> u32 {
+        self.count(service, format!("the API server refuses a write to the Service itself: {}", short(said)))
     }
 
     /// The Service is not tried before that.
@@ -84,6 +97,21 @@ impl Refused {
         self.services.keys()
     }
 
+    /// Notes that the guard of a Service is refused; until it is written the Service is given nothing.
+    pub(crate) fn put_guard(&mut self, service: &ServiceKey, said: &str) {
+        self.guards.insert(service.clone(), short(said));
+    }
+
+    /// The guard of the Service is written, or needed no more.
+    pub(crate) fn guard_is_written(&mut self, service: &ServiceKey) {
+        self.guards.remove(service);
+    }
+
+    /// What the API server said of the Service's guard.
+    pub(crate) fn of_guard(&self, service: &ServiceKey) -> Option<&str> {
+        self.guards.get(service).map(String::as_str)
+    }
+
     /// The addresses that are put aside.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.keys().copied()
@@ -102,8 +130,12 @@ impl Refused {
     }
 
     /// Why the Service is not tried now.
-    pub(super) fn of_service(&self, service: &ServiceKey) -> Option<&Wait> {
-        self.services.get(service).filter(|it| it.until.is_some()).map(|it| &it.wait)
+    pub(super) fn of_service(&self, service: &ServiceKey) -> Option<Wait> {
+        if let Some(said) = self.of_guard(service) {
+            let message = format!("the API server refuses to let the Service be guarded: {said}");
+            return Some(Wait::new(reasons::WRITE_REFUSED, message, Until::Edited));
+        }
+        self.services.get(service).filter(|it| it.until.is_some()).map(|it| it.wait.clone())
     }
 }
 

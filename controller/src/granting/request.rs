@@ -14,6 +14,9 @@ use super::wait::{Until, Wait, quoted, reasons, some_of};
 /// More addresses than this in one annotation are not even read.
 const MOST_ADDRESSES: usize = 16;
 
+/// More pools than this in one annotation are not even sought.
+const MOST_POOLS: usize = 16;
+
 /// A sharing key has at most so many characters; it is written into VirtualIPs.
 const LONGEST_KEY: usize = 256;
 
@@ -237,9 +240,18 @@ fn own_pools(service: &Service) -> Option<Vec<String>> {
     (!names.is_empty()).then_some(names)
 }
 
+fn too_many_pools(service: &Service) -> Option<Wait> {
+    let number = own_pools(service)?.len();
+    (number > MOST_POOLS)
+        .then(|| invalid(format!("{} names {number} pools: name at most {MOST_POOLS}", annotations::POOL)))
+}
+
 /// The pools that are asked for, if all annotations mean the same. MetalLB's names one pool and no
 /// list, so ours may name no other beside it.
 fn agreed_pools(service: &Service) -> Result<Option<Vec<String>>, Wait> {
+    if let Some(too_many) = too_many_pools(service) {
+        return Err(too_many);
+    }
     if let Some((source, name)) = agreed(service, foreign::POOL)?
         && let Some(own) = own_pools(service)
         && own != [name]

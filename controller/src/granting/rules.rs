@@ -97,7 +97,7 @@ pub fn serves(pool: &Pool, asker: &Asker<'_>, default_deny: bool) -> Result<(), 
         return Err(Refused::new(
             reasons::SOURCE_RANGES_REQUIRED,
             format!(
-                "requires spec.loadBalancerSourceRanges of {}, narrower than half of all addresses",
+                "requires spec.loadBalancerSourceRanges that leave no half of all {} addresses open",
                 asker.family
             ),
         ));

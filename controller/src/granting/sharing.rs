@@ -13,7 +13,7 @@ use super::book::Pool;
 use super::claim::MOST_PORTS;
 use super::wait::{quoted, reasons};
 use super::{ServiceKey, claim, named};
-use crate::world::virtual_ips::{claim_in, is_of, key_of_claim};
+use crate::world::virtual_ips::key_of_claim;
 
 /// As many Services may share one address (`maxItems` of `spec.claims`).
 const MOST_CLAIMS: usize = 64;
@@ -111,28 +111,36 @@ pub fn fits(spec: &VirtualIPSpec, party: &Party<'_>, pool: Option<&Pool>) -> Res
 ///
 /// What stands on record of one that stays is still served there until its edit has been written too, so a younger
 /// one may not have that either: two that exchange their ports could never be written.
-pub fn who_stays(spec: &VirtualIPSpec, now: Vec<Party<'_>>) -> BTreeSet<ServiceKey> {
+pub fn who_stays(spec: &VirtualIPSpec, mut now: Vec<Party<'_>>) -> BTreeSet<ServiceKey> {
     let recorded = |key: &ServiceKey| {
         let of_key = spec.ports.iter().filter(|port| port.claim == *key);
         of_key.cloned().collect::<Vec<_>>()
     };
     let numbers =
         |ports: &[Port]| ports.iter().map(|port| (port.protocol, port.port)).collect::<BTreeSet<_>>();
-    let mut edited: Vec<(&Claim, Party<'_>)> = Vec::new();
-    for party in now {
-        let Some(claim) = claim_in(&spec.claims, party.key) else { continue };
-        if claim.sharing != party.sharing
+    let is_edited = |claim: &Claim, party: &Party<'_>| {
+        claim.sharing != party.sharing
             || claim.traffic_policy != party.policy
             || numbers(&recorded(party.key)) != numbers(&party.ports)
-        {
-            edited.push((claim, party));
-        }
+    };
+    let keys: Vec<ServiceKey> = spec.claims.iter().map(key_of_claim).collect();
+    let mut all: Vec<(bool, &Claim, Party<'_>)> = Vec::new();
+    for (claim, key) in spec.claims.iter().zip(&keys) {
+        let at = now.iter().position(|party| party.key == key);
+        let edited = at.map(|at| now.swap_remove(at)).filter(|party| is_edited(claim, party));
+        let as_it_was = || Party {
+            key,
+            ports: recorded(key),
+            policy: claim.traffic_policy,
+            sharing: claim.sharing.clone(),
+        };
+        all.push((edited.is_some(), claim, edited.unwrap_or_else(as_it_was)));
     }
-    let mut stay = spec.clone();
-    stay.claims.retain(|claim| !edited.iter().any(|(_, party)| is_of(claim, party.key)));
-    stay.ports.retain(|port| !edited.iter().any(|(_, party)| port.claim == *party.key));
-    edited.sort_by_key(|(claim, party)| (claim.since.as_ref().map(|since| since.0), party.key));
-    for (claim, party) in edited {
+    all.sort_by_key(|(is_edited, claim, party)| {
+        (*is_edited, claim.since.as_ref().map(|since| since.0), party.key)
+    });
+    let mut stay = VirtualIPSpec { claims: Vec::new(), ports: Vec::new(), ..spec.clone() };
+    for (_, claim, party) in all {
         if fits(&stay, &party, None).is_err() {
             continue;
         }

@@ -48,7 +48,9 @@ impl Mind {
     /// server's answer.
     pub(super) fn see_service(&mut self, service: Arc<Service>, live: Option<u64>) {
         let key = key(&service.metadata);
-        if let Offered::New(was) = self.services.offer(&key, Arc::clone(&service), self.step, live) {
+        let offered = self.services.offer(&key, Arc::clone(&service), self.step, live);
+        self.went_back |= matches!(offered, Offered::WentBack);
+        if let Offered::New(was) = offered {
             self.gone.remove(&key);
             self.service_changed(&key, was.as_deref(), Some(&service));
         }
@@ -78,8 +80,9 @@ impl Mind {
         }
         if is.is_none() {
             self.waiting.remove(key);
-            self.unannounced.remove(key);
+            self.silent.remove(key);
             self.rush.forget(key);
+            self.refused.guard_is_written(key);
             self.conditions_written.remove(key);
             let uid = was.and_then(|service| service.metadata.uid.as_ref());
             if let Some(uid) = uid {
@@ -174,7 +177,9 @@ impl Mind {
 
     pub(super) fn see_virtual_ip(&mut self, now: Now, vip: Arc<VirtualIP>, live: Option<u64>) {
         let Some(address) = vip.address() else { return };
-        if let Offered::New(was) = self.vips.store.offer(&address, Arc::clone(&vip), self.step, live) {
+        let offered = self.vips.store.offer(&address, Arc::clone(&vip), self.step, live);
+        self.went_back |= matches!(offered, Offered::WentBack);
+        if let Offered::New(was) = offered {
             self.virtual_ip_changed(now, address, was.as_deref(), Some(&vip));
         }
     }
@@ -261,8 +266,8 @@ impl Mind {
         self.loads.set(address, placement);
     }
 
-    /// Counts who uses an address: those who claim it or are about to, and those for whom it is kept at
-    /// their own wish.
+    /// Counts who uses an address: those who claim it or are about to, those for whom it is kept at their own
+    /// wish, and whoever held it last while it rests, lest a namespace take a pool's addresses in turn.
     pub(super) fn settle_usage(&mut self, address: IpAddr) {
         let vip = self.vips.get(address);
         let lies_in = self.book.pool_of(address);
@@ -270,7 +275,9 @@ impl Mind {
         let claims = vip.into_iter().flat_map(|vip| &vip.spec.claims).map(|claim| claim.namespace.as_str());
         let renaming = self.renaming.get(&address).map(String::as_str);
         let kept = vip.and_then(|vip| vip.spec.reservation.as_ref()).filter(|kept| is_tenants(kept));
-        let kept = kept.map(|kept| kept.namespace.as_str());
+        let rests = vip.filter(|vip| vip.spec.claims.is_empty() && vip.spec.reservation.is_none());
+        let rests = rests.and_then(|vip| vip.status.as_ref()?.last_holders.first());
+        let kept = kept.map(|kept| kept.namespace.as_str()).or(rests.map(|last| last.namespace.as_str()));
         let mut users: BTreeSet<(&str, &str)> =
             claims.clone().chain(kept).filter_map(|namespace| Some((named?, namespace))).collect();
         users.extend(claims.chain(kept).filter_map(|namespace| Some((renaming?, namespace))));

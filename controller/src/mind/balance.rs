@@ -277,6 +277,7 @@ impl Mind {
                 warning: false,
                 reason: "Rebalanced",
                 message: step.to_string(),
+                standing: false,
             });
         }
         let mut spec = Box::new(vip.spec.clone());

@@ -29,6 +29,7 @@ impl Mind {
         let claims: Vec<IpAddr> = self.vips.claimed_by(key).collect();
         let busy = self.pending.in_flight(&Subject::Service(key.clone()))
             || claims.iter().any(|address| self.pending.in_flight(&Subject::VirtualIp(*address)))
+            || self.pending.in_flight(&Subject::Guard(key.clone()))
             || self.claiming.contains_key(key);
         let mut next = Vec::new();
         let verdict = self.services.get(key).map(|service| {
@@ -66,6 +67,12 @@ impl Mind {
         }
         next.extend(plan.surplus.iter().map(|address| format!("{address} is to be released")));
         next
+    }
+
+    /// Whether the API server was found to hold an older state than it did, as after a restore of etcd. What is known
+    /// cannot be told from what is no more then, so a mind that says so is to be replaced by a new one.
+    pub fn went_back(&self) -> bool {
+        self.went_back
     }
 
     /// How many Services wait for an address.

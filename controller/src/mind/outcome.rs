@@ -22,6 +22,7 @@ impl Mind {
         let version = match &outcome {
             Outcome::Service(service) => version(&**service),
             Outcome::VirtualIp(vip) => version(&**vip),
+            Outcome::ServiceGuard(guard) => version(&**guard),
             Outcome::Pool(pool) => version(&**pool),
             _ => None,
         };
@@ -32,11 +33,16 @@ impl Mind {
             self.mark(asker);
         }
         match outcome {
-            Outcome::Service(_) | Outcome::VirtualIp(_) | Outcome::Pool(_) if is_void => {}
+            Outcome::Service(_) | Outcome::VirtualIp(_) | Outcome::ServiceGuard(_) | Outcome::Pool(_)
+                if is_void => {}
             Outcome::Service(service) => self.see_service(service, asked),
             Outcome::VirtualIp(vip) => {
                 self.note_own_claims(effect, &vip);
                 self.see_virtual_ip(now, vip, asked);
+            }
+            Outcome::ServiceGuard(guard) => {
+                self.refused.guard_is_written(&guard.spec.claim());
+                self.see_guard(guard, asked);
             }
             Outcome::Pool(pool) => self.see_pool(pool),
             Outcome::Gone => {
@@ -46,6 +52,7 @@ impl Mind {
                     Subject::VirtualIp(address) => {
                         self.virtual_ip_is_gone(now, *address, uid, asked.unwrap_or(0));
                     }
+                    Subject::Guard(key) => self.guard_is_gone(key, uid, asked.unwrap_or(0)),
                     Subject::Pool(_) => {}
                 }
             }
@@ -89,6 +96,9 @@ impl Mind {
                     // A history is no reason to hold a release up.
                     self.without_history.insert(*address);
                     self.pending.succeeded(&subject);
+                } else if let Subject::Guard(key) = &subject {
+                    // Its condition says so.
+                    self.refused.put_guard(key, message);
                 } else {
                     let is_told_otherwise = self.is_refused(now, effect, &subject, message);
                     let note = self.failure_note(effect, message).filter(|_| !is_told_otherwise);
@@ -113,8 +123,17 @@ impl Mind {
     }
 
     /// A claim was refused for good. The address is put aside, and so is the Service unless this is the first
-    /// time in a row; then its condition says so.
+    /// time in a row; then its condition says so. So it does at once where the Service is refused its finalizers.
     fn is_refused(&mut self, now: Now, effect: &Effect, subject: &Subject, said: &str) -> bool {
+        if let (Effect::AddFinalizers { .. }, Subject::Service(key)) = (effect, subject) {
+            let number = self.refused.put_service(key, said);
+            let until = now.monotonic + 2 * pause_after(number - 1);
+            self.refused.pause(key, until);
+            // That pause is of the finalizers alone: the condition is written to the same object now.
+            self.pending.succeeded(subject);
+            self.pending.wake(subject, until);
+            return true;
+        }
         let (Effect::CreateVirtualIp { .. } | Effect::UpdateVirtualIp { .. }, Subject::VirtualIp(address)) =
             (effect, subject)
         else {
@@ -158,6 +177,7 @@ impl Mind {
         match subject {
             Subject::Service(key) => self.services.get(key).is_some(),
             Subject::VirtualIp(address) => self.vips.get(*address).is_some(),
+            Subject::Guard(key) => self.guards.known(key).is_some(),
             Subject::Pool(name) => self.book.pool(name).is_some(),
         }
     }
@@ -167,6 +187,7 @@ impl Mind {
         let known = match subject {
             Subject::Service(key) => self.services.get(key).map(|service| &service.metadata),
             Subject::VirtualIp(address) => self.vips.get(*address).map(|vip| &vip.metadata),
+            Subject::Guard(key) => self.guards.known(key).map(|guard| &guard.object.metadata),
             Subject::Pool(name) => self.book.pool(name).map(|pool| &pool.object.metadata),
         };
         let known = known.and_then(|meta| meta.resource_version.as_deref());
@@ -252,6 +273,7 @@ fn question(subject: &Subject) -> Option<Effect> {
             Some(Effect::GetService { namespace: key.namespace.clone(), name: key.name.clone() })
         }
         Subject::VirtualIp(address) => Some(Effect::GetVirtualIp { name: virtual_ip_name(*address) }),
-        Subject::Pool(_) => None,
+        // What the watch brings is soon enough.
+        Subject::Guard(_) | Subject::Pool(_) => None,
     }
 }

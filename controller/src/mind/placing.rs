@@ -47,6 +47,12 @@ impl Mind {
         }
     }
 
+    /// Whether some node could announce the address if it did not matter where endpoints are.
+    pub(super) fn is_reached(&self, address: IpAddr, spec: &VirtualIPSpec) -> bool {
+        let reach = Reach { local: None, ..self.reach_of(address, spec) };
+        !eligible(&self.nodes, &reach).is_empty()
+    }
+
     fn pool_named(&self, spec: &VirtualIPSpec) -> Option<&Pool> {
         self.book.pool(spec.pool.as_deref()?)
     }

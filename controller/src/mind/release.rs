@@ -35,7 +35,7 @@ impl Mind {
     pub(super) fn look_at_missing(&mut self, now: Now, key: &ClaimRef, out: &mut Vec<Effect>) {
         let claimed: Vec<IpAddr> = self.vips.claimed_by(key).collect();
         if claimed.is_empty() && !self.lost.contains_key(key) {
-            return;
+            return self.drop_guard(now, key, out);
         }
         let asked = self.gone.get(key).copied();
         let learned =
@@ -75,9 +75,15 @@ impl Mind {
         in_status: bool,
         out: &mut Vec<Effect>,
     ) {
-        self.unannounced.remove(key);
+        self.silent.remove(key);
         self.rush.forget(key);
         self.settle_lost(now, key, |_| false, out);
+        if is_being_deleted(service) {
+            // Until it is gone its nodePorts are served.
+            self.keep_guard(now, key, service, out);
+        } else {
+            self.drop_guard(now, key, out);
+        }
         let claimed: Vec<IpAddr> = self.vips.claimed_by(key).collect();
         for address in &claimed {
             let notes = vec![note(service, false, "DeletingLoadBalancer", "Deleting load balancer")];
@@ -121,7 +127,7 @@ impl Mind {
     }
 
     /// Whether no node answers any more for what the Service held. If not, it is looked at again.
-    fn are_all_withdrawn(&mut self, now: Now, key: &ClaimRef) -> bool {
+    pub(super) fn are_all_withdrawn(&mut self, now: Now, key: &ClaimRef) -> bool {
         let held: Vec<IpAddr> =
             self.vips.of_service(key).filter(|address| self.unclaimed.contains_key(address)).collect();
         let mut all = true;
@@ -237,8 +243,9 @@ impl Mind {
                 self.mark(Subject::Service(key));
             }
         }
-        // Noted while the release goes on, so that it takes no longer.
-        let is_noted = stays || self.is_in_history(address, &vip);
+        // Noted while the release goes on, so that it takes no longer; also of one that stays, which a person may
+        // delete at any time.
+        let is_noted = self.is_in_history(address, &vip);
         if self.pending.in_flight(&subject) || !self.is_withdrawn(now, address, &subject) {
             return;
         }
@@ -295,6 +302,13 @@ impl Mind {
         }
         true
     }
+}
+
+/// Whether a load balancer of ours is on its way out.
+fn is_being_deleted(service: &Service) -> bool {
+    service.metadata.deletion_timestamp.is_some()
+        && verdict::is_load_balancer(service)
+        && has_our_finalizer(service)
 }
 
 /// Those who may still show the address: whoever held it last, and who shared it until lately.

@@ -6,21 +6,23 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use landfall_crds::address::Family;
+use landfall_crds::names::annotations;
 use landfall_crds::{ClaimRef, VirtualIPSpec, virtual_ip_name};
 
+use super::guarding::Guard;
 use super::subject::{Subject, exactly};
 use super::telling::{note, notes_of};
 use super::{Mind, Now};
 use crate::conditions::{already_said, with_times};
-use crate::effects::Effect;
-use crate::granting::book::Holder;
+use crate::effects::{Effect, Note};
+use crate::granting::book::{Holder, Pool};
 use crate::granting::choice::{Chosen, names_by};
 use crate::granting::claim::{self, Claiming, Draft};
 use crate::granting::plan::{Plan, Slot, is_both_or_none, is_from_before, is_withheld, plan, pool_to_name};
-use crate::granting::request::{Request, read};
+use crate::granting::request::{Request, annotation, read};
 use crate::granting::reservation::{is_own, while_claimed};
 use crate::granting::verdict::{self, Verdict, has_both_finalizers, has_our_finalizer, judge};
-use crate::granting::wait::{Until, some_of};
+use crate::granting::wait::Until;
 use crate::status::{self, OURS};
 use crate::world::virtual_ips::{SharingKey, claim_in, claim_of, is_deleting, last_holder};
 
@@ -36,13 +38,24 @@ impl Mind {
             return self.look_at_missing(now, key, out);
         };
         match self.judge(&service, key) {
-            Verdict::Ours | Verdict::HeldByAnother { .. } if self.awaits_namespace(&service, key) => {}
+            // Who may come in to its nodePorts does not depend on its namespace.
+            Verdict::Ours if self.awaits_namespace(&service, key) => {
+                self.keep_guard(now, key, &service, out);
+            }
+            Verdict::HeldByAnother { .. } if self.awaits_namespace(&service, key) => {}
             Verdict::Ours => self.grant(now, key, &service, out),
             Verdict::NotOurs => self.release(now, key, &service, true, out),
             Verdict::HeldByAnother { advice } => {
                 let uid = service.metadata.uid.clone().unwrap_or_default();
-                if self.told.insert(uid) {
-                    out.push(Effect::Publish(note(&service, true, "HeldByAnother", advice)));
+                // Once, and again when there is something else to say, as why it cannot be adopted.
+                if self.told.insert(uid, advice.clone()).as_ref() != Some(&advice) {
+                    let note = note(&service, true, "HeldByAnother", advice);
+                    out.push(Effect::Publish(Note { standing: true, ..note }));
+                }
+                if annotation(&service, annotations::ADOPT) == Some("true") {
+                    // Who is to be taken over is looked at again when what is in the way may have gone.
+                    let until = verdict::addresses(&service).into_iter().map(Until::Free).collect();
+                    self.waiting.put(key, self.age(key), until, false);
                 }
                 self.release(now, key, &service, false, out);
             }
@@ -69,6 +82,7 @@ impl Mind {
     }
 
     fn grant(&mut self, now: Now, key: &ClaimRef, service: &Arc<Service>, out: &mut Vec<Effect>) {
+        let guard = self.keep_guard(now, key, service, out);
         let request = read(service);
         let plan = plan(self.view(), service, key, &request);
         self.settle_lost(now, key, |address| plan.wants(address), out);
@@ -90,7 +104,7 @@ impl Mind {
             }
             return;
         }
-        let asked = Asked { service, key, request: request.as_ref().ok(), settled: false };
+        let asked = Asked { service, key, request: request.as_ref().ok(), guard: &guard, settled: false };
         for family in &plan.families {
             match &family.slot {
                 Slot::Held(address) => self.keep(now, *address, family.wait.is_none(), asked, out),
@@ -103,7 +117,8 @@ impl Mind {
             }
         }
         // What collides with others is given up at once, whatever else is still to be claimed.
-        if !plan.is_unfinished() || plan.has_left(verdict::addresses(service)) {
+        let is_guarded = !matches!(guard, Guard::Awaited(_)) || self.refused.of_guard(key).is_some();
+        if is_guarded && !plan.is_unfinished() || plan.has_left(verdict::addresses(service)) {
             self.show(now, asked, &plan, out);
         }
     }
@@ -124,6 +139,9 @@ impl Mind {
                 return;
             }
             self.want(Effect::DeleteVirtualIp { virtual_ip: exactly(&vip.metadata) }, Vec::new(), out);
+            return;
+        }
+        if matches!(asked.guard, Guard::Awaited(_)) {
             return;
         }
         if is_both_or_none(service)
@@ -153,9 +171,9 @@ impl Mind {
 
     /// Claims an address.
     fn take(&mut self, now: Now, chosen: &Chosen, asked: Asked<'_>, out: &mut Vec<Effect>) {
-        let Asked { key, .. } = asked;
+        let Asked { key, guard, .. } = asked;
         let address = chosen.address;
-        if !self.may_act_at(address, key, now) {
+        if matches!(guard, Guard::Awaited(_)) || !self.may_act_at(address, key, now) {
             return;
         }
         let known = self.vips.get(address).map(Arc::clone);
@@ -201,7 +219,7 @@ impl Mind {
         pool: Option<&str>,
         asked: Asked<'_>,
     ) -> Draft<'a> {
-        let Asked { service, key, request, settled } = asked;
+        let Asked { service, key, request, guard, settled } = asked;
         // What nobody holds is granted anew, from the pool that it lies in now.
         let held = current.filter(|spec| !spec.claims.is_empty());
         let name = held
@@ -210,7 +228,9 @@ impl Mind {
             .or_else(|| self.book.pool_of(address))
             .map(|name| pool_to_name(self.view(), service, key, address, held, name));
         let pool = name.as_deref().and_then(|name| Some((name, self.book.pool(name)?)));
-        let named = pool.and_then(|(name, pool)| names_by(request?, name, pool));
+        let lies_in = self.book.pool_of(address).and_then(|name| Some((name, self.book.pool(name)?)));
+        let named = |(name, pool): (&str, &Pool)| names_by(request?, name, pool);
+        let named = pool.and_then(named).or_else(|| lies_in.and_then(named));
         let pool = pool.map(|(_, pool)| Arc::clone(&pool.object));
         let requires_ranges = pool.as_ref().is_some_and(|pool| pool.spec.require_source_ranges);
         let family = Family::of(address);
@@ -221,6 +241,7 @@ impl Mind {
             family,
             requires_ranges,
             named: named.as_deref(),
+            guard: guard.digest(),
             settled,
             now: now.wall,
         };
@@ -267,6 +288,9 @@ impl Mind {
             }
         }
         let wanted = self.conditions_of(now, asked, plan);
+        if is_shown {
+            self.tell_of_silence(now, service, key, &wanted, out);
+        }
         let generation = service.metadata.generation;
         let known = status::conditions_of(service);
         if is_shown && already_said(known, &wanted, &OURS, generation) {
@@ -284,7 +308,7 @@ impl Mind {
             return;
         }
         let conditions = with_times(known, &wanted, generation, now.wall);
-        let mut notes = notes_of(service, &wanted);
+        let mut notes = notes_of(service, &held, is_shown, &wanted);
         notes.extend(self.notes_to_offenders(service, key, &held));
         let exactly = exactly(&service.metadata);
         if is_shown {
@@ -293,10 +317,6 @@ impl Mind {
         }
         if !self.is_confirmed(now, key, service, &held, out) {
             return;
-        }
-        if !held.is_empty() {
-            let message = format!("Ensured load balancer: {}", some_of(&held, 2));
-            notes.push(note(service, false, "EnsuredLoadBalancer", message));
         }
         self.rush.granting(now.monotonic);
         self.want(Effect::SetIngress { service: exactly, ingress, conditions }, notes, out);
@@ -356,6 +376,8 @@ pub(super) struct Asked<'a> {
     pub(super) service: &'a Service,
     pub(super) key: &'a ClaimRef,
     pub(super) request: Option<&'a Request>,
+    /// What its claims may say of its guard.
+    pub(super) guard: &'a Guard,
     /// Whether the address in question is what it asks for.
     pub(super) settled: bool,
 }

@@ -14,6 +14,8 @@ pub(crate) enum Subject {
     VirtualIp(IpAddr),
     /// A Service.
     Service(ClaimRef),
+    /// The ServiceGuard of a Service, whether or not it exists.
+    Guard(ClaimRef),
     /// A pool.
     Pool(String),
 }
@@ -37,6 +39,10 @@ pub(crate) fn of(effect: &Effect) -> Option<Subject> {
         | Effect::UnclaimVirtualIp { virtual_ip } => {
             address_of_name(&virtual_ip.name).map(Subject::VirtualIp)
         }
+        Effect::CreateServiceGuard { name, .. } => service_of_name(name).map(Subject::Guard),
+        Effect::UpdateServiceGuard { guard, .. } | Effect::DeleteServiceGuard { guard } => {
+            service_of_name(&guard.name).map(Subject::Guard)
+        }
         Effect::SetPoolStatus { pool, .. } => Some(Subject::Pool(pool.name.clone())),
         Effect::Publish(_) => None,
     }
@@ -53,8 +59,10 @@ pub(crate) fn exactly_of(effect: &Effect) -> Option<&Exactly> {
         | Effect::SetVirtualIpStatus { virtual_ip, .. }
         | Effect::DeleteVirtualIp { virtual_ip }
         | Effect::UnclaimVirtualIp { virtual_ip } => Some(virtual_ip),
+        Effect::UpdateServiceGuard { guard, .. } | Effect::DeleteServiceGuard { guard } => Some(guard),
         Effect::SetPoolStatus { pool, .. } => Some(pool),
         Effect::CreateVirtualIp { .. }
+        | Effect::CreateServiceGuard { .. }
         | Effect::GetService { .. }
         | Effect::GetVirtualIp { .. }
         | Effect::Publish(_) => None,
@@ -91,10 +99,16 @@ pub(crate) fn address_of_name(name: &str) -> Option<IpAddr> {
     name.replace('-', ":").parse::<Ipv6Addr>().ok().map(IpAddr::from)
 }
 
+/// The Service whose ServiceGuard has this name (the inverse of [`landfall_crds::service_guard_name`]).
+fn service_of_name(name: &str) -> Option<ClaimRef> {
+    let (namespace, name) = name.split_once('.')?;
+    Some(ClaimRef { namespace: namespace.to_owned(), name: name.to_owned() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use landfall_crds::virtual_ip_name;
+    use landfall_crds::{service_guard_name, virtual_ip_name};
 
     #[test]
     fn a_name_tells_the_address() {
@@ -103,5 +117,7 @@ mod tests {
             assert_eq!(address_of_name(&virtual_ip_name(address)), Some(address));
         }
         assert_eq!(address_of_name("web"), None);
+        let service = ClaimRef { namespace: "shop".into(), name: "web".into() };
+        assert_eq!(service_of_name(&service_guard_name(&service)), Some(service));
     }
 }

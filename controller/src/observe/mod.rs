@@ -16,7 +16,7 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
-use landfall_crds::{IPPool, Speaker, VirtualIP};
+use landfall_crds::{IPPool, ServiceGuard, Speaker, VirtualIP};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -28,8 +28,17 @@ use crate::trouble::{Trouble, in_short, status_of};
 
 /// The kinds that are watched and must be known before anything is decided. Of ServiceCIDRs it is enough
 /// to know that the API server has none to tell of.
-pub const KINDS: [&str; 8] =
-    ["Service", "IPPool", "VirtualIP", "Speaker", "Node", "Namespace", "EndpointSlice", "ServiceCIDR"];
+pub const KINDS: [&str; 9] = [
+    "Service",
+    "IPPool",
+    "VirtualIP",
+    "ServiceGuard",
+    "Speaker",
+    "Node",
+    "Namespace",
+    "EndpointSlice",
+    "ServiceCIDR",
+];
 
 /// How long a kind that can be done without is left alone after the API server has refused it.
 const REFUSED_KIND: Duration = Duration::from_secs(300);
@@ -71,6 +80,13 @@ pub fn start(
         strip::metadata,
         Event::VirtualIp,
         Sink { done: Some(done), ..all.clone() },
+    ));
+    tasks.spawn(follow::<ServiceGuard>(
+        client.clone(),
+        "ServiceGuard",
+        strip::metadata,
+        Event::ServiceGuard,
+        all.clone(),
     ));
     tasks.spawn(follow::<Speaker>(client.clone(), "Speaker", strip::metadata, Event::Speaker, all.clone()));
     tasks.spawn(follow::<Node>(client.clone(), "Node", strip::node, Event::Node, all.clone()));

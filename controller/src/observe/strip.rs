@@ -7,16 +7,21 @@ use k8s_openapi::api::core::v1::{Namespace, Node, NodeSpec, NodeStatus, Service,
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use landfall_crds::names::annotations::{foreign, internal};
-use landfall_crds::names::{GROUP, labels};
+use landfall_crds::names::annotations::{self, foreign, internal};
+use landfall_crds::names::labels;
 
 use crate::granting::request::has_sharing_key;
 
-/// Annotations that clouds and kube-proxy define for Services begin with this.
-const SERVICE_ANNOTATIONS: &str = "service.";
+/// Longer values of annotations are cut: nothing that they may say is as long, and a tenant who writes a quarter of
+/// a megabyte into each of his Services would otherwise fill the controller's memory.
+const LONGEST_VALUE: usize = 4 * 1024;
 
-/// Annotations of clouds that begin otherwise.
-const OF_CLOUDS: [&str; 3] = [internal::GKE, internal::GKE_LEGACY, internal::OCI_NETWORK];
+/// So too where source ranges stand, of which there may be a thousand.
+const LONGEST_RANGES: usize = 64 * 1024;
+
+/// Stands where a value was cut, so that whoever reads it sees no valid end: it is neither part of an address, nor
+/// of a name, nor of a range.
+const CUT: char = '\u{2026}';
 
 /// Strips what nobody reads of any object: who wrote which field when, and what kubectl remembers.
 pub(crate) fn metadata<K: Resource>(object: &mut K) {
@@ -31,6 +36,9 @@ pub(crate) fn metadata<K: Resource>(object: &mut K) {
 pub(crate) fn service(service: &mut Service) {
     metadata(service);
     keep_annotations(&mut service.metadata, is_read_of_services);
+    for (key, value) in service.metadata.annotations.iter_mut().flatten() {
+        cut(value, if key == annotations::SOURCE_RANGES { LONGEST_RANGES } else { LONGEST_VALUE });
+    }
     let shares = has_sharing_key(service);
     let Some(spec) = &mut service.spec else { return };
     match spec.type_.as_deref() {
@@ -57,10 +65,19 @@ pub(crate) fn service(service: &mut Service) {
 
 /// Whether some decision reads this annotation of a Service.
 fn is_read_of_services(key: &str) -> bool {
-    let alike = [&foreign::IPS[..], &foreign::POOL, &foreign::SHARING_KEY, &OF_CLOUDS];
-    key.starts_with(GROUP)
-        || key.starts_with(SERVICE_ANNOTATIONS)
-        || alike.iter().any(|keys| keys.contains(&key))
+    let read = [&annotations::ALL[..], &foreign::IPS, &foreign::POOL, &foreign::SHARING_KEY, &internal::ALL];
+    read.iter().any(|keys| keys.contains(&key))
+}
+
+/// Cuts a value that is too long to mean anything.
+fn cut(value: &mut String, longest: usize) {
+    if value.len() <= longest {
+        return;
+    }
+    let end = (0..=longest).rev().find(|at| value.is_char_boundary(*at)).unwrap_or(0);
+    value.truncate(end);
+    value.push(CUT);
+    value.shrink_to_fit();
 }
 
 /// Of a Namespace its name, uid and labels.
@@ -177,16 +194,9 @@ mod tests {
 
     #[test]
     fn a_service_keeps_the_annotations_that_some_decision_reads() {
-        use landfall_crds::names::annotations;
-        let read = [
-            &[annotations::IPS, annotations::POOL, annotations::SHARING_KEY, annotations::RESERVE][..],
-            &[annotations::ADOPT, annotations::EXPOSE, annotations::SOURCE_RANGES],
-            &foreign::IPS,
-            &foreign::POOL,
-            &foreign::SHARING_KEY,
-            &internal::ALL,
-        ]
-        .concat();
+        let read =
+            [&annotations::ALL[..], &foreign::IPS, &foreign::POOL, &foreign::SHARING_KEY, &internal::ALL]
+                .concat();
         let others = [
             "metallb.io/ip-allocated-from-pool",
             "metallb.universe.tf/ip-allocated-from-pool",
@@ -194,6 +204,8 @@ mod tests {
             "kube-vip.io/vipHost",
             "networking.gke.io/internal-load-balancer-subnet",
             "cloud.google.com/neg",
+            "landfall.dev/x",
+            "service.beta.kubernetes.io/aws-load-balancer-attributes",
             "kubectl.kubernetes.io/last-applied-configuration",
         ];
         for type_ in ["LoadBalancer", "NodePort", "ClusterIP", "ExternalName"] {
@@ -202,6 +214,24 @@ mod tests {
                 stripped(json!({ "metadata": { "annotations": all }, "spec": { "type": type_ } }), service);
             let expected: BTreeMap<&str, &str> = read.iter().map(|key| (*key, "x")).collect();
             assert_eq!(rest["metadata"]["annotations"], json!(expected), "{type_}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_too_long_is_cut_and_says_nothing_valid_any_more() {
+        let cases = [
+            (annotations::IPS, "192.0.2.1,", LONGEST_VALUE),
+            (annotations::POOL, "\u{fc}", LONGEST_VALUE),
+            (annotations::SOURCE_RANGES, "192.0.2.0/24,", LONGEST_RANGES),
+        ];
+        for (key, piece, longest) in cases {
+            let long = piece.repeat(256 * 1024 / piece.len());
+            let rest = stripped(json!({ "metadata": { "annotations": { key: long } }, "spec": {} }), service);
+            let kept = rest["metadata"]["annotations"][key].as_str().unwrap();
+            assert!(kept.len() <= longest + CUT.len_utf8() && kept.ends_with(CUT), "{key}");
+            let rest =
+                stripped(json!({ "metadata": { "annotations": { key: piece } }, "spec": {} }), service);
+            assert_eq!(rest["metadata"]["annotations"][key], piece);
         }
     }
 

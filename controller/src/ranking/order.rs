@@ -8,10 +8,15 @@ use landfall_crds::Candidate;
 use super::loads::{Load, Loads};
 use super::reach::Eligible;
 
+/// So many nodes stand in an order at most. More could not all die before the order is made anew, and an object
+/// for every address that names a thousand nodes is a burden to everybody who watches it.
+pub const MOST_CANDIDATES: usize = 128;
+
 /// Orders the eligible nodes, which come by name, for an address: those that stand in `current` keep their order, new ones
 /// are appended. Without any that stay, the first place goes to the node with the fewest first
 /// places, the second to the one that would inherit the fewest from that node, the rest is
-/// scattered. Cordoned nodes come last. An order that stands is not made anew, since it is asked for often.
+/// scattered. Cordoned nodes come last. At most [`MOST_CANDIDATES`] are listed. An order that stands is not
+/// made anew, since it is asked for often.
 pub fn order<'a>(
     address: IpAddr,
     current: &'a [Candidate],
@@ -34,7 +39,8 @@ pub fn order<'a>(
             lot: scatter(address, node.node),
         })
         .collect();
-    if newcomers.is_empty() && placed.len() == current.len() && !placed.iter().any(|node| node.cordoned) {
+    let all_stay = placed.len() == current.len() && !placed.iter().any(|node| node.cordoned);
+    if all_stay && (newcomers.is_empty() || current.len() == MOST_CANDIDATES) {
         return Cow::Borrowed(current);
     }
     // Only the first two places count as a load.
@@ -54,6 +60,7 @@ pub fn order<'a>(
     newcomers.sort_by_key(|newcomer| (newcomer.last, newcomer.lot));
     placed.extend(newcomers.into_iter().map(|newcomer| newcomer.node));
     placed.sort_by_key(|node| node.cordoned);
+    placed.truncate(MOST_CANDIDATES);
     placed.into_iter().map(|node| Candidate { node: node.node.to_owned() }).collect()
 }
 

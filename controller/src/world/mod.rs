@@ -2,6 +2,7 @@
 
 pub mod cluster_ranges;
 pub mod endpoints;
+pub(crate) mod guards;
 pub mod namespaces;
 pub mod nodes;
 pub(crate) mod store;

@@ -27,6 +27,9 @@ pub(crate) struct Known<K> {
 pub(crate) enum Offered<K> {
     /// It is not newer than what is known.
     Old,
+    /// It is the API server's own answer, and older than what was known when it was asked: the API server holds an
+    /// older state than it did, as after a restore of etcd.
+    WentBack,
     /// It is the newest now, after this one.
     New(Option<Arc<K>>),
 }
@@ -99,7 +102,10 @@ impl<Key: Ord + Hash + Clone, K: Resource> Store<Key, K> {
             _ => known.object.meta().resource_version == object.meta().resource_version,
         };
         if is_old {
-            return Offered::Old;
+            let was_known_before = live.is_some_and(|asked| known.learned < asked);
+            let is_older =
+                version(&*known.object).zip(offered).is_some_and(|(known, offered)| offered < known);
+            return if was_known_before && is_older { Offered::WentBack } else { Offered::Old };
         }
         known.learned = step;
         Offered::New(Some(std::mem::replace(&mut known.object, object)))
@@ -175,6 +181,16 @@ mod tests {
         store.offer(&1, service("12"), 1, None);
         assert!(matches!(store.offer(&1, service("11"), 2, Some(1)), Offered::Old));
         assert_eq!(store.known(&1).unwrap().live, 1);
+    }
+
+    #[test]
+    fn an_answer_older_than_what_was_known_when_it_was_asked_says_that_the_api_server_went_back() {
+        let mut store = Store::default();
+        store.offer(&1, service("12"), 1, None);
+        assert!(matches!(store.offer(&1, service("11"), 4, Some(2)), Offered::WentBack));
+        assert!(matches!(store.offer(&1, service("12"), 5, Some(2)), Offered::Old));
+        store.offer(&1, service("15"), 6, None);
+        assert!(matches!(store.offer(&1, service("14"), 7, Some(5)), Offered::Old), "overtaken by a watch");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
 use kube::{Api, Client, Resource, ResourceExt};
 use landfall_crds::names::{finalizers, managers};
-use landfall_crds::{IPPool, VirtualIP};
+use landfall_crds::{IPPool, ServiceGuard, VirtualIP};
 
 use super::body;
 use crate::effects::{Effect, Exactly, Outcome, Refusal};
@@ -48,6 +48,7 @@ async fn try_apply(
 ) -> Result<Outcome, Problem> {
     let services = |namespace: &str| Api::<Service>::namespaced(client.clone(), namespace);
     let virtual_ips = || Api::<VirtualIP>::all(client.clone());
+    let guards = || Api::<ServiceGuard>::all(client.clone());
     Ok(match effect {
         Effect::AddFinalizers { service } => {
             let patch = Patch::Strategic(body::add_finalizers(service));
@@ -60,9 +61,7 @@ async fn try_apply(
             if has_ended(&answer) { Outcome::Gone } else { service_outcome(answer) }
         }
         Effect::CreateVirtualIp { name, spec } => {
-            let parameters =
-                PostParams { field_manager: Some(managers::CONTROLLER.to_owned()), ..PostParams::default() };
-            let answer = virtual_ips().create(&parameters, &body::create_virtual_ip(name, spec)).await?;
+            let answer = virtual_ips().create(&creating(), &body::create_virtual_ip(name, spec)).await?;
             virtual_ip_outcome(answer)
         }
         Effect::UpdateVirtualIp { virtual_ip, spec } => {
@@ -78,6 +77,23 @@ async fn try_apply(
         }
         Effect::DeleteVirtualIp { virtual_ip } => delete(&virtual_ips(), virtual_ip, between).await?,
         Effect::UnclaimVirtualIp { virtual_ip } => unclaim(&virtual_ips(), virtual_ip, between).await?,
+        Effect::CreateServiceGuard { name, spec } => {
+            let object = ServiceGuard::new(name, (**spec).clone());
+            guard_outcome(guards().create(&creating(), &object).await?)
+        }
+        Effect::UpdateServiceGuard { guard, spec } => {
+            let patch = Patch::Merge(body::update_service_guard(guard, spec));
+            guard_outcome(guards().patch(&guard.name, &ours(), &patch).await?)
+        }
+        Effect::DeleteServiceGuard { guard } => {
+            match guards().delete(&guard.name, &deleting(guard)).await?.left() {
+                // Somebody else's finalizer holds it.
+                Some(rest) if rest.metadata.deletion_timestamp.is_some() && !has_ended(&rest) => {
+                    guard_outcome(rest)
+                }
+                _ => Outcome::Gone,
+            }
+        }
         Effect::SetIngress { service, ingress, conditions } => {
             let patch = Patch::Strategic(body::set_ingress(service, ingress, conditions));
             let answer = services(&service.namespace).patch_status(&service.name, &ours(), &patch).await?;
@@ -112,6 +128,27 @@ fn virtual_ip_outcome(mut virtual_ip: VirtualIP) -> Outcome {
     Outcome::VirtualIp(Arc::new(virtual_ip))
 }
 
+fn guard_outcome(mut guard: ServiceGuard) -> Outcome {
+    strip::metadata(&mut guard);
+    Outcome::ServiceGuard(Arc::new(guard))
+}
+
+/// A creation under our manager.
+fn creating() -> PostParams {
+    PostParams { field_manager: Some(managers::CONTROLLER.to_owned()), ..PostParams::default() }
+}
+
+/// The deletion of exactly this object.
+fn deleting(object: &Exactly) -> DeleteParams {
+    DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: Some(object.uid.clone()),
+            resource_version: Some(object.resource_version.clone()),
+        }),
+        ..DeleteParams::default()
+    }
+}
+
 /// A patch under our manager.
 fn ours() -> PatchParams {
     PatchParams { field_manager: Some(managers::CONTROLLER.to_owned()), ..PatchParams::default() }
@@ -123,14 +160,7 @@ async fn delete(
     virtual_ip: &Exactly,
     between: &(dyn Fn() -> Result<(), Refusal> + Sync),
 ) -> Result<Outcome, Problem> {
-    let parameters = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: Some(virtual_ip.uid.clone()),
-            resource_version: Some(virtual_ip.resource_version.clone()),
-        }),
-        ..DeleteParams::default()
-    };
-    let Some(rest) = api.delete(&virtual_ip.name, &parameters).await?.left() else {
+    let Some(rest) = api.delete(&virtual_ip.name, &deleting(virtual_ip)).await?.left() else {
         return Ok(Outcome::Gone);
     };
     let (Some(kept), Some(_)) = (exactly(&rest), &rest.metadata.deletion_timestamp) else {
@@ -218,12 +248,16 @@ fn outcome_of(effect: &Effect, error: &kube::Error) -> Outcome {
     match (status.code, status.reason.as_str()) {
         // Only an answer that names the object says that it is the object which is missing; a bare 404
         // means that the API server does not know the kind, and creating needs no object to be there.
-        (404, "NotFound") if !matches!(effect, Effect::CreateVirtualIp { .. }) => Outcome::Gone,
+        (404, "NotFound") if !creates(effect) => Outcome::Gone,
         (404, _) => Outcome::Refused(Refusal::Unavailable(
             "the API server does not know this kind; kubectl apply -f crds/".to_owned(),
         )),
         _ => Outcome::Refused(refusal_of(status)),
     }
+}
+
+fn creates(effect: &Effect) -> bool {
+    matches!(effect, Effect::CreateVirtualIp { .. } | Effect::CreateServiceGuard { .. })
 }
 
 fn refusal_of(status: &Status) -> Refusal {

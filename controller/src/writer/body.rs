@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::LoadBalancerIngress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use landfall_crds::names::finalizers;
 use landfall_crds::{
-    Announce, IPPoolStatus, Outside, Placement, Reservation, VirtualIP, VirtualIPSpec, VirtualIPStatus,
+    Announce, IPPoolStatus, Outside, Placement, Reservation, ServiceGuardSpec, Sources, VirtualIP,
+    VirtualIPSpec, VirtualIPStatus,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -64,6 +65,21 @@ pub(super) fn update_virtual_ip(virtual_ip: &Exactly, spec: &VirtualIPSpec) -> V
             "placement": placement,
             "announce": announce,
             "reservation": reservation.as_ref().map(reservation_fields),
+        },
+    })
+}
+
+/// A merge patch of the whole spec.
+pub(super) fn update_service_guard(guard: &Exactly, spec: &ServiceGuardSpec) -> Value {
+    // Spelt out without `..`, so that a new field of the spec cannot be forgotten here.
+    let ServiceGuardSpec { service, sources: Sources { ipv4, ipv6 }, ports, closed } = spec;
+    json!({
+        "metadata": metadata(guard),
+        "spec": {
+            "service": service,
+            "sources": { "ipv4": list(ipv4), "ipv6": list(ipv6) },
+            "ports": list(ports),
+            "closed": closed,
         },
     })
 }

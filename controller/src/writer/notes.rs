@@ -1,6 +1,7 @@
 //! Telling people: Events of events.k8s.io/v1, slowly and without promise.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -132,10 +133,24 @@ async fn tell(
             Err(error) => return Err(error),
         }
     }
-    let name = format!("{}.{:x}", note.name, at.as_nanosecond());
-    api.create(&PostParams::default(), &event(&name, namespace, identity, dated)).await?;
+    let name = match note.standing {
+        true => format!("{}.{:016x}", note.name, fingerprint(note)),
+        false => format!("{}.{:x}", note.name, at.as_nanosecond()),
+    };
+    match api.create(&PostParams::default(), &event(&name, namespace, identity, dated)).await {
+        // A predecessor has told it.
+        Err(kube::Error::Api(status)) if note.standing && status.code == 409 => {}
+        answer => drop(answer?),
+    }
     published.insert(note.clone(), Published { name, count: 1, last: now });
     Ok(())
+}
+
+/// The same for the same note, whoever publishes it.
+fn fingerprint(note: &Note) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    note.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn event(name: &str, namespace: &str, identity: &str, dated: &Dated) -> Event {

@@ -17,7 +17,7 @@ pub(super) struct Target {
 
 impl Effect {
     /// The names of all effects, as metric labels and fault points spell them.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 16] = [
         "AddFinalizers",
         "RemoveFinalizers",
         "CreateVirtualIp",
@@ -25,6 +25,9 @@ impl Effect {
         "SetVirtualIpStatus",
         "DeleteVirtualIp",
         "UnclaimVirtualIp",
+        "CreateServiceGuard",
+        "UpdateServiceGuard",
+        "DeleteServiceGuard",
         "SetIngress",
         "SetConditions",
         "SetPoolStatus",
@@ -43,6 +46,9 @@ impl Effect {
             Self::SetVirtualIpStatus { .. } => "SetVirtualIpStatus",
             Self::DeleteVirtualIp { .. } => "DeleteVirtualIp",
             Self::UnclaimVirtualIp { .. } => "UnclaimVirtualIp",
+            Self::CreateServiceGuard { .. } => "CreateServiceGuard",
+            Self::UpdateServiceGuard { .. } => "UpdateServiceGuard",
+            Self::DeleteServiceGuard { .. } => "DeleteServiceGuard",
             Self::SetIngress { .. } => "SetIngress",
             Self::SetConditions { .. } => "SetConditions",
             Self::SetPoolStatus { .. } => "SetPoolStatus",
@@ -77,9 +83,15 @@ impl Effect {
             | Self::SetVirtualIpStatus { virtual_ip, .. }
             | Self::DeleteVirtualIp { virtual_ip }
             | Self::UnclaimVirtualIp { virtual_ip } => exactly("VirtualIP", virtual_ip),
+            Self::UpdateServiceGuard { guard, .. } | Self::DeleteServiceGuard { guard } => {
+                exactly("ServiceGuard", guard)
+            }
             Self::SetPoolStatus { pool, .. } => exactly("IPPool", pool),
             Self::CreateVirtualIp { name, .. } | Self::GetVirtualIp { name } => {
                 Target { kind: "VirtualIP", namespace: String::new(), name: name.clone() }
+            }
+            Self::CreateServiceGuard { name, .. } => {
+                Target { kind: "ServiceGuard", namespace: String::new(), name: name.clone() }
             }
             Self::GetService { namespace, name } => {
                 Target { kind: "Service", namespace: namespace.clone(), name: name.clone() }
@@ -95,7 +107,9 @@ impl Outcome {
     /// The name of this outcome, as the metric label spells it.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Service(_) | Self::VirtualIp(_) | Self::Pool(_) | Self::Done => "Done",
+            Self::Service(_) | Self::VirtualIp(_) | Self::ServiceGuard(_) | Self::Pool(_) | Self::Done => {
+                "Done"
+            }
             Self::Gone => "Gone",
             Self::Refused(refusal) => refusal.name(),
         }

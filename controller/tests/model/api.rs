@@ -12,7 +12,7 @@ use kube::Resource;
 use landfall_controller::effects::{Effect, Exactly, Outcome, Refusal};
 use landfall_controller::mind::{Change, Event};
 use landfall_crds::names::finalizers::{LOAD_BALANCER_CLEANUP, SERVICE_ADDRESS, VIRTUAL_IP_CLAIMED};
-use landfall_crds::{IPPool, Speaker, VirtualIP, VirtualIPSpec, VirtualIPStatus};
+use landfall_crds::{IPPool, ServiceGuard, Speaker, VirtualIP, VirtualIPSpec, VirtualIPStatus};
 
 /// Kinds, as indices of the logs.
 pub const SERVICES: usize = 0;
@@ -23,7 +23,8 @@ pub const NODES: usize = 4;
 pub const NAMESPACES: usize = 5;
 pub const SERVICE_CIDRS: usize = 6;
 pub const ENDPOINT_SLICES: usize = 7;
-pub const KINDS: usize = 8;
+pub const GUARDS: usize = 8;
+pub const KINDS: usize = 9;
 
 /// All objects, and everything that ever happened to them.
 #[derive(Default)]
@@ -34,6 +35,7 @@ pub struct Api {
     pub services: BTreeMap<String, Arc<Service>>,
     pub pools: BTreeMap<String, Arc<IPPool>>,
     pub vips: BTreeMap<String, Arc<VirtualIP>>,
+    pub guards: BTreeMap<String, Arc<ServiceGuard>>,
     pub speakers: BTreeMap<String, Arc<Speaker>>,
     pub nodes: BTreeMap<String, Arc<Node>>,
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
@@ -100,6 +102,7 @@ macro_rules! kind {
 kind!(put_service, delete_service, services, Service, Service, SERVICES);
 kind!(put_pool, delete_pool, pools, IPPool, Pool, POOLS);
 kind!(put_vip, delete_vip, vips, VirtualIP, VirtualIp, VIPS);
+kind!(put_guard, delete_guard, guards, ServiceGuard, ServiceGuard, GUARDS);
 kind!(put_speaker, delete_speaker, speakers, Speaker, Speaker, SPEAKERS);
 kind!(put_node, delete_node, nodes, Node, Node, NODES);
 kind!(put_namespace, delete_namespace, namespaces, Namespace, Namespace, NAMESPACES);
@@ -150,6 +153,7 @@ impl Api {
             SERVICE_CIDRS => {
                 Event::ServiceCidr(Change::Listed(self.service_cidrs.values().cloned().collect()))
             }
+            GUARDS => Event::ServiceGuard(Change::Listed(self.guards.values().cloned().collect())),
             _ => Event::EndpointSlice(Change::Listed(self.endpoint_slices.values().cloned().collect())),
         }
     }
@@ -252,6 +256,22 @@ impl Api {
                     .get_or_insert_default()
                     .retain(|known| known != VIRTUAL_IP_CLAIMED);
                 Outcome::VirtualIp(self.put_vip(object))
+            }
+            Effect::CreateServiceGuard { name, spec } => {
+                if self.guards.contains_key(name) {
+                    return Err(Outcome::Refused(Refusal::AlreadyExists));
+                }
+                Outcome::ServiceGuard(self.put_guard(ServiceGuard::new(name, (**spec).clone())))
+            }
+            Effect::UpdateServiceGuard { guard, spec } => {
+                let mut object = checked(self.guards.get(&guard.name), guard)?;
+                object.spec = (**spec).clone();
+                Outcome::ServiceGuard(self.put_guard(object))
+            }
+            Effect::DeleteServiceGuard { guard } => {
+                checked(self.guards.get(&guard.name), guard)?;
+                self.delete_guard(&guard.name);
+                Outcome::Gone
             }
             Effect::SetIngress { service, ingress, conditions } => {
                 let mut object = self.service(service)?;

@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::api::{KINDS, SERVICES};
 use crate::cluster::{Cluster, Way, is_asked};
 use crate::coverage::Coverage;
+use crate::guards;
 use crate::invariants;
 use crate::ledger::{Ledger, holder};
 use crate::objects::speaker;
@@ -211,15 +212,18 @@ impl Chaos {
         }
         let Some(effect) = self.cluster.wanted(which, nth) else { return false };
         let before = self.before(effect);
-        let is_refused = self.refusals > 0 && matches!(effect, Effect::CreateVirtualIp { .. });
+        let is_refused = self.refusals > 0
+            && matches!(effect, Effect::CreateVirtualIp { .. } | Effect::CreateServiceGuard { .. });
         let way = if is_refused { Way::Refused } else { way };
         self.refusals -= usize::from(is_refused);
         let Some((effect, done)) = self.cluster.write(which, nth, way) else { return false };
+        guards::guard_last(&self.cluster.api, &self.ledger, &effect, !done);
         let fate = if done { "" } else { " refused" };
         self.note(format!("{kind}{fate} {} by {which}", about(&effect)));
         if let Some(vip) = before.vip_name.as_ref().and_then(|name| self.cluster.api.vips.get(name)) {
             // What comes late may well create a VirtualIP under an epoch of long ago.
-            invariants::epochs(&self.ledger, vip, before.vip.as_deref());
+            let controllers = self.cluster.controllers.len();
+            invariants::epochs(&self.ledger, controllers, vip, before.vip.as_deref());
         }
         self.after(before);
         if may_crash && done && self.random.once_in(survivals(kind).1) {
@@ -259,6 +263,7 @@ impl Chaos {
         let vip = before.vip_name.as_ref().and_then(|name| api.vips.get(name)).map(Arc::clone);
         if let Some(vip) = &vip {
             self.check_claims(vip, before.vip.as_deref());
+            guards::guard_first(&self.ledger, vip, before.vip.as_deref());
         }
         self.ledger.follow(&self.cluster.api, false);
         if let Some(name) = &before.service_name {
@@ -325,7 +330,7 @@ impl Chaos {
 
     fn something_breaks(&mut self) {
         let which = self.which();
-        let done = match self.random.below(16) {
+        let done = match self.random.below(18) {
             0 if self.cluster.wanted(which, 0).is_none() && !self.cluster.awaits_answer(which) => {
                 self.crash(which, "between effects".to_owned());
                 true
@@ -349,6 +354,10 @@ impl Chaos {
                 self.refusals = 1 + self.random.below(4);
                 self.note("policy against VirtualIPs");
                 true
+            }
+            16 | 17 => {
+                let seconds = *self.random.pick(&[0, 1, 3, 40]);
+                self.write(which, Way::Busy(seconds), true)
             }
             12.. => {
                 let now = self.cluster.now();
@@ -522,10 +531,12 @@ fn survivals(kind: &str) -> (usize, usize) {
     match kind {
         "UnclaimVirtualIp" => (2, 1),
         "RemoveFinalizers" => (4, 3),
-        "GetService" => (8, 8),
+        "GetService" => (20, 20),
         "GetVirtualIp" | "SetVirtualIpStatus" => (6, 4),
         "AddFinalizers" | "CreateVirtualIp" | "SetIngress" => (7, 5),
         "DeleteVirtualIp" => (5, 4),
+        "CreateServiceGuard" => (9, 4),
+        "UpdateServiceGuard" | "DeleteServiceGuard" => (3, 2),
         "UpdateVirtualIp" => (14, 10),
         "SetConditions" => (30, 25),
         _ => (35, 25),
@@ -585,6 +596,9 @@ fn about(effect: &Effect) -> String {
             };
             format!("{} v4 {} v6 {}", pool.name, counts(status.ipv4), counts(status.ipv6))
         }
+        Effect::CreateServiceGuard { name, spec } => format!("{name} {:?}", spec.sources),
+        Effect::UpdateServiceGuard { guard, spec } => format!("{} {:?}", guard.name, spec.sources),
+        Effect::DeleteServiceGuard { guard } => guard.name.clone(),
         Effect::GetService { name, .. } | Effect::GetVirtualIp { name } => name.clone(),
         Effect::Publish(note) => note.reason.to_owned(),
     }

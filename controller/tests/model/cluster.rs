@@ -31,6 +31,8 @@ pub enum Way {
     LostAfter,
     /// The API server refuses it for good.
     Refused,
+    /// The API server has too much to do for so many seconds.
+    Busy(u64),
 }
 
 pub struct Cluster {
@@ -155,6 +157,10 @@ impl Cluster {
             Way::LostBefore => unavailable(),
             Way::Fine => self.api.apply(&effect),
             Way::Refused => Outcome::Refused(Refusal::Invalid("refused once".into())),
+            Way::Busy(seconds) => {
+                let (message, after) = ("429 wait".to_owned(), Duration::from_secs(seconds));
+                Outcome::Refused(Refusal::Busy { message, after })
+            }
             Way::LostAfter => {
                 self.api.apply(&effect);
                 unavailable()

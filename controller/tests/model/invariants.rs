@@ -13,11 +13,13 @@ use landfall_controller::status::{OURS, conditions_of};
 use landfall_controller::world::virtual_ips::{key_of_claim, last_holder};
 use landfall_crds::address::Family;
 use landfall_crds::duration::parse_duration;
+use landfall_crds::names::annotations;
 use landfall_crds::{
     Claim, IPPool, Reservation, Scope, TrafficPolicy, VirtualIP, VirtualIPSpec, virtual_ip_name,
 };
 
 use crate::api::Api;
+use crate::guards;
 use crate::ledger::{Ledger, holder};
 use crate::sources::are_limited;
 
@@ -29,6 +31,10 @@ pub fn i4_unique(api: &Api, ledger: &Ledger, name: &str, was: &[IpAddr]) {
         for (other, _) in
             api.services.iter().filter(|(other, known)| *other != name && addresses(known).contains(&address))
         {
+            // What another implementation writes at the same moment nobody can know of.
+            if is_anothers(&api.services[other]) {
+                continue;
+            }
             if let Err(why) = are_rightly_beside(ledger, address, name, other) {
                 panic!("i4_unique: {address} is shown by {other} and now by {name}: {why}");
             }
@@ -138,8 +144,9 @@ pub fn i5_stable(api: &Api, ledger: &mut Ledger, name: &str, was: &[IpAddr]) {
 /// `epochs`: the placement epoch of an address never goes back, through all that its VirtualIP goes through:
 /// while there is one it is raised only to have another node announce, or to grant anew what a node may still
 /// announce for the former holder; and one that comes after it has a
-/// higher epoch, unless the last vanished under its claims and is brought back as it was.
-pub fn epochs(ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>) {
+/// higher epoch, unless the last vanished under its claims and is brought back as it was. Of several controllers
+/// that do not elect a leader one may bring back what vanished before the last, which it has not seen.
+pub fn epochs(ledger: &Ledger, controllers: usize, is: &VirtualIP, was: Option<&VirtualIP>) {
     let address = is.address().unwrap();
     let before = was.and_then(|was| was.spec.placement.as_ref());
     let Some(placement) = &is.spec.placement else {
@@ -161,10 +168,13 @@ pub fn epochs(ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>) {
         return;
     }
     let Some(highest) = ledger.highest_epoch(address) else { return };
-    let vanished = ledger.specs(address).rev().find(|spec| spec.placement.is_some());
-    let vanished = vanished.is_some_and(|last| !last.claims.is_empty());
+    let placed = || ledger.specs(address).rev().filter(|spec| spec.placement.is_some());
+    let vanished = placed().next().is_some_and(|last| !last.claims.is_empty());
+    let of_claimed = |spec: &VirtualIPSpec| {
+        !spec.claims.is_empty() && spec.placement.as_ref().is_some_and(|placement| placement.epoch == epoch)
+    };
     assert!(
-        epoch > highest || epoch == highest && vanished,
+        epoch > highest || vanished && (epoch == highest || controllers > 1 && placed().any(of_claimed)),
         "epochs: {address} comes with {epoch} after {highest}"
     );
 }
@@ -188,9 +198,11 @@ pub fn by_the_rules(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&Vir
         let asked = request.address(Family::of(address));
         let is_asked_for =
             if asked.is_some() { asked == Some(address) } else { request.pools.is_none() || names_pool };
-        is_asked_for
+        // What another implementation gave is taken over as it is.
+        let is_adopted = is_anothers(service) && addresses(service).contains(&address) && adopts(service);
+        (is_asked_for || is_adopted)
             && spec.external_targets.is_empty()
-            && (spec.auto_assign || names_it || was.is_some_and(|was| is_known_to(was, claim)))
+            && (spec.auto_assign || names_it || is_adopted || was.is_some_and(|was| is_known_to(was, claim)))
             && selects(
                 spec.namespace_selector.as_ref(),
                 namespace.metadata.labels.as_ref().unwrap_or(&unlabelled),
@@ -253,7 +265,15 @@ pub fn quota(api: &Api, ledger: &Ledger, is: &VirtualIP, was: Option<&VirtualIP>
             && (vip.spec.claims.iter().any(|known| known.namespace == claim.namespace)
                 || kept.is_some_and(|kept| kept.namespace == claim.namespace))
     };
-    if was.is_some_and(uses) {
+    // What rests after the namespace had it last counts until it is free, so that to take it back is nothing more.
+    let rests = |vip: &VirtualIP| {
+        let last = vip.status.iter().flat_map(|status| &status.last_holders).next();
+        vip.spec.pool.as_deref() == Some(pool)
+            && vip.spec.claims.is_empty()
+            && vip.spec.reservation.is_none()
+            && last.is_some_and(|last| last.namespace == claim.namespace)
+    };
+    if was.is_some_and(|was| uses(was) || rests(was)) {
         return;
     }
     let address = is.address().unwrap();
@@ -369,12 +389,14 @@ fn date(api: &Api, vip: &VirtualIP) -> Option<i64> {
 /// The names of Services that wait for something.
 pub fn waiting(api: &Api) -> BTreeSet<String> {
     let waits = |service: &Service| {
-        conditions_of(service).iter().any(|known| known.type_ == OURS[0] && known.status != "True")
+        let is_told =
+            conditions_of(service).iter().any(|known| known.type_ == OURS[0] && known.status != "True");
+        is_told || is_anothers(service) && adopts(service)
     };
     api.services.iter().filter(|(_, service)| waits(service)).map(|(name, _)| name.clone()).collect()
 }
 
-fn is_ours(service: &Service) -> bool {
+pub fn is_ours(service: &Service) -> bool {
     let class = service.spec.as_ref().and_then(|spec| spec.load_balancer_class.as_deref());
     is_load_balancer(service)
         && service.metadata.deletion_timestamp.is_none()
@@ -382,9 +404,15 @@ fn is_ours(service: &Service) -> bool {
         && !is_anothers(service)
 }
 
-/// Services of another implementation have such an address in this world.
+/// Services of another implementation have addresses in this world, and no mark of ours.
 pub fn is_anothers(service: &Service) -> bool {
-    ingress(service).iter().any(|entry| entry.ip.as_deref().is_some_and(|ip| ip.starts_with("192.0.2.")))
+    let class = service.spec.as_ref().and_then(|spec| spec.load_balancer_class.as_deref());
+    class.is_none() && !ingress(service).is_empty() && !has_our_finalizer(service)
+}
+
+fn adopts(service: &Service) -> bool {
+    let annotations = service.metadata.annotations.as_ref();
+    annotations.and_then(|all| all.get(annotations::ADOPT)).is_some_and(|value| value == "true")
 }
 
 /// Everything that holds once nobody wants anything any more.
@@ -398,6 +426,7 @@ pub fn quiet(api: &Api, ledger: &Ledger) {
     every_address_of_a_pool_is_accounted_for(api);
     what_is_not_ours_bears_no_mark(api);
     history(api, ledger);
+    guards::quiet(api);
 }
 
 /// Where all nodes are well and speakers do what they are asked, addresses are announced by their first

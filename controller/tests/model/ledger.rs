@@ -9,9 +9,9 @@ use landfall_controller::granting::request::{has_sharing_key, read};
 use landfall_controller::granting::verdict::addresses;
 use landfall_controller::mind::{Change, Event};
 use landfall_crds::address::Family;
-use landfall_crds::{Claim, IPPool, VirtualIP, VirtualIPSpec};
+use landfall_crds::{Claim, IPPool, ServiceGuard, VirtualIP, VirtualIPSpec};
 
-use crate::api::{Api, KINDS, NAMESPACES, NODES, POOLS, SERVICE_CIDRS, SERVICES, VIPS, full_name};
+use crate::api::{Api, GUARDS, KINDS, NAMESPACES, NODES, POOLS, SERVICE_CIDRS, SERVICES, VIPS, full_name};
 use crate::sources::are_limited;
 
 /// Who let an address go.
@@ -35,6 +35,9 @@ pub struct Ledger {
     pools: BTreeMap<String, Vec<Arc<IPPool>>>,
     services: BTreeMap<String, Vec<Arc<Service>>>,
     namespaces: BTreeMap<String, Vec<Arc<Namespace>>>,
+    guards: BTreeMap<String, Vec<Arc<ServiceGuard>>>,
+    /// Services that were gone at some time since the last quiet.
+    gone: BTreeSet<String>,
     /// Pools that have been there since the last quiet.
     lasting: BTreeSet<String>,
     /// Addresses whose VirtualIPs have vanished under their claims since the last quiet.
@@ -82,9 +85,14 @@ impl Ledger {
                 self.had.iter().filter(|(known, _)| known == name).map(|(_, address)| *address).collect();
             let beside = self.had.iter().filter(|(known, address)| known != name && edited.contains(address));
             self.beside.extend(beside.cloned());
-            for family in [Family::IPv4, Family::IPv6] {
-                *self.moves.entry((name.to_owned(), family)).or_default() += controllers as u32;
-            }
+            self.may_move(name, controllers);
+        }
+    }
+
+    /// Notes that each controller may give a Service other addresses once.
+    pub fn may_move(&mut self, name: &str, controllers: usize) {
+        for family in [Family::IPv4, Family::IPv6] {
+            *self.moves.entry((name.to_owned(), family)).or_default() += controllers as u32;
         }
     }
 
@@ -106,6 +114,9 @@ impl Ledger {
         self.services = api.services.iter().map(one).collect();
         let one = |(name, object): (&String, &Arc<Namespace>)| (name.clone(), vec![Arc::clone(object)]);
         self.namespaces = api.namespaces.iter().map(one).collect();
+        let one = |guard: &Arc<ServiceGuard>| (guarded(guard), vec![Arc::clone(guard)]);
+        self.guards = api.guards.values().map(one).collect();
+        self.gone.clear();
         let shown = api.services.iter().flat_map(|(name, service)| {
             addresses(service).into_iter().map(|address| (name.clone(), address))
         });
@@ -137,10 +148,16 @@ impl Ledger {
             }
         }
         for event in &api.logs[SERVICES][self.read_to[SERVICES]..] {
-            if let Event::Service(Change::Applied(service)) = event {
-                let name = full_name(&service.metadata);
-                self.had.extend(addresses(service).into_iter().map(|address| (name.clone(), address)));
-                self.services.entry(name).or_default().push(Arc::clone(service));
+            match event {
+                Event::Service(Change::Applied(service)) => {
+                    let name = full_name(&service.metadata);
+                    self.had.extend(addresses(service).into_iter().map(|address| (name.clone(), address)));
+                    self.services.entry(name).or_default().push(Arc::clone(service));
+                }
+                Event::Service(Change::Deleted(service)) => {
+                    self.gone.insert(full_name(&service.metadata));
+                }
+                _ => {}
             }
         }
         for event in &api.logs[NAMESPACES][self.read_to[NAMESPACES]..] {
@@ -156,14 +173,31 @@ impl Ledger {
                     let address = vip.address().unwrap();
                     // What was to be noted of a pool that is gone is gone with it.
                     let has_pool = vip.spec.pool.as_ref().is_some_and(|name| self.lasting.contains(name));
-                    if by_hand || !has_pool {
+                    let is_kept = vip.spec.claims.is_empty() && vip.spec.reservation.is_some();
+                    if by_hand && !is_kept || !has_pool {
                         self.released.remove(&address);
+                    } else if by_hand {
+                        // All of that was noted before its finalizer came off, if in a pool that has gone since.
+                        let pool = vip.spec.pool.as_ref().and_then(|name| api.pools.get(name));
+                        let born = pool.and_then(|pool| pool.metadata.creation_timestamp.clone());
+                        let holders = vip.status.iter().flat_map(|status| &status.last_holders);
+                        let noted: Vec<&String> = holders
+                            .filter(|holder| born.as_ref().is_some_and(|born| born.0 < holder.until.0))
+                            .map(|holder| &holder.uid)
+                            .collect();
+                        let released = self.released.entry(address).or_default();
+                        released.retain(|released| noted.contains(&&released.uid));
                     }
                     if !vip.spec.claims.is_empty() {
                         self.vanished.insert(address);
                     }
                 }
                 _ => {}
+            }
+        }
+        for event in &api.logs[GUARDS][self.read_to[GUARDS]..] {
+            if let Event::ServiceGuard(Change::Applied(guard)) = event {
+                self.guards.entry(guarded(guard)).or_default().push(Arc::clone(guard));
             }
         }
         for kind in 0..KINDS {
@@ -253,10 +287,25 @@ impl Ledger {
         self.namespaces.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// What the guard of a Service has said since the last quiet.
+    pub fn guards(&self, service: &str) -> impl Iterator<Item = &ServiceGuard> {
+        self.guards.get(service).into_iter().flatten().map(|guard| &**guard)
+    }
+
+    /// Whether the Service was gone at some time since the last quiet.
+    pub fn was_gone(&self, service: &str) -> bool {
+        self.gone.contains(service)
+    }
+
     /// Whether Nodes and ranges of the cluster are as they were at the last quiet.
     pub fn nodes_are_as_they_were(&self) -> bool {
         [NODES, SERVICE_CIDRS].iter().all(|kind| self.quiet_at[*kind] == self.read_to[*kind])
     }
+}
+
+/// The name of the Service that a guard is of.
+fn guarded(guard: &ServiceGuard) -> String {
+    format!("{}/{}", guard.spec.service.namespace, guard.spec.service.name)
 }
 
 /// The name of the Service that a claim is of.

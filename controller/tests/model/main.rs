@@ -6,6 +6,7 @@ mod api;
 mod chaos;
 mod cluster;
 mod coverage;
+mod guards;
 mod invariants;
 mod ledger;
 mod objects;
@@ -24,7 +25,7 @@ use chaos::Chaos;
 use coverage::Coverage;
 
 /// So many seeds are run, half of them with two controllers.
-const SEEDS: u64 = 1100;
+const SEEDS: u64 = 1300;
 /// Each of these is four times some disorder, and quiet after it.
 const ROUNDS: usize = 4;
 const STEPS: usize = 400;

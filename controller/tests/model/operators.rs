@@ -25,7 +25,7 @@ const RANGES: [&[&str]; 6] = [
 
 impl Chaos {
     pub fn an_operator_acts(&mut self) {
-        match self.random.below(26) {
+        match self.random.below(28) {
             0..=11 => self.edit_pools(),
             12 | 13 => self.edit_namespaces(),
             14 | 15 => self.edit_nodes(),
@@ -37,13 +37,21 @@ impl Chaos {
                     self.was_done(format!("delete-vip {vip}"));
                 }
             }
+            23 if !self.random.once_in(3) => {
+                let names: Vec<String> = self.cluster.api.guards.keys().cloned().collect();
+                if !names.is_empty() {
+                    let guard = self.random.pick(&names).clone();
+                    self.cluster.api.delete_guard(&guard);
+                    self.was_done(format!("delete-guard {guard}"));
+                }
+            }
             17 if self.random.once_in(4) => {
                 for vip in self.cluster.api.vips.keys().cloned().collect::<Vec<_>>() {
                     self.cluster.api.delete_vip(&vip);
                 }
                 self.was_done("delete-all-vips");
             }
-            17..=21 => self.reserve(),
+            17..=21 | 26 | 27 => self.reserve(),
             24 | 25 => self.edit_endpoints(),
             22 if self.random.once_in(6) => self.lose_all_vips_when_quiet(),
             _ => self.edit_pools(),

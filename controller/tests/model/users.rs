@@ -30,7 +30,7 @@ impl Chaos {
         self.namespaces_end();
         let (namespace, name) = *self.random.pick(&NAMES);
         let key = format!("{namespace}/{name}");
-        match self.random.below(61) {
+        match self.random.below(68) {
             0..=5 => match self.cluster.api.services.contains_key(&key) {
                 false => self.create(namespace, name),
                 true => self.edit_request(&key),
@@ -74,6 +74,8 @@ impl Chaos {
             }
             25 => self.edit_request(&key),
             26..=32 => self.delete_and_covet(&key),
+            61 | 62 => self.adopt(&key),
+            63..=67 => self.edit(&key, "edit-ranges", |chaos, service| ranges(service, &mut chaos.random)),
             33..=48 => self.edit(&key, "wish-in-vain", Self::wish_in_vain),
             _ => self.an_operator_acts(),
         }
@@ -100,15 +102,21 @@ impl Chaos {
         let spec = new.spec.as_mut().unwrap();
         spec.ports = Some(ports(random));
         spec.selector = Some([("app".to_owned(), (*random.pick(&["web", "web", "db"])).to_owned())].into());
-        match random.below(20) {
+        let mut is_adopted = false;
+        match random.below(22) {
             0 => spec.load_balancer_class = Some("example.com/other".into()),
             1 | 3 | 4 => spec.load_balancer_class = Some("landfall.dev/lan".into()),
             2 => {
                 let ip = format!("192.0.2.{}", usize::from(name.as_bytes()[0]) + namespace.len() * 10);
-                let entry = LoadBalancerIngress { ip: Some(ip), ..LoadBalancerIngress::default() };
-                let balancer = LoadBalancerStatus { ingress: Some(vec![entry]) };
-                new.status =
-                    Some(ServiceStatus { load_balancer: Some(balancer), ..ServiceStatus::default() });
+                given_by_another(&mut new, &ip);
+            }
+            5..=7 => {
+                let ip = one_of(random, &["10.0.0.16", "10.0.0.19", "10.0.0.21", "10.0.0.25"]);
+                given_by_another(&mut new, ip);
+                if !random.once_in(3) {
+                    annotate(&mut new, annotations::ADOPT, Some("true"));
+                }
+                is_adopted = true;
             }
             _ => {}
         }
@@ -117,6 +125,9 @@ impl Chaos {
         }
         ask(&mut new, random);
         let says = format!("create {namespace}/{name} {}", wishes(&new));
+        if is_adopted {
+            self.ledger.may_move(&format!("{namespace}/{name}"), self.cluster.controllers.len());
+        }
         self.cluster.api.put_service(new);
         self.was_done(says);
     }
@@ -164,6 +175,18 @@ impl Chaos {
         self.edit(key, "edit-request", |chaos, service| ask(service, &mut chaos.random));
     }
 
+    /// Has the addresses taken over that another implementation gave.
+    fn adopt(&mut self, key: &str) {
+        let Some(known) = self.cluster.api.services.get(key) else { return };
+        if invariants::is_anothers(known) && known.metadata.deletion_timestamp.is_none() {
+            let mut service = (**known).clone();
+            annotate(&mut service, annotations::ADOPT, Some("true"));
+            self.ledger.may_move(key, self.cluster.controllers.len());
+            self.cluster.api.put_service(service);
+            self.was_done(format!("adopt {key}"));
+        }
+    }
+
     /// As after a restore from a backup: the same manifest, another uid, no status.
     fn restore(&mut self, key: &str) {
         let Some(known) = self.cluster.api.services.get(key) else { return };
@@ -188,8 +211,12 @@ impl Chaos {
         for _ in 0..8 {
             let which = self.random.below(WISHES);
             let Some((name, value)) = a_wish(which, service, &self.cluster.api) else { continue };
-            if which < 4 {
+            if matches!(which, 0..4 | 42..44) {
                 annotate(service, annotations::SHARING_KEY, Some(one_of(&mut self.random, &["k", "k", "l"])));
+            }
+            if matches!(which, 22..25 | 40..42) {
+                service.spec.as_mut().unwrap().load_balancer_source_ranges = None;
+                annotate(service, annotations::SOURCE_RANGES, None);
             }
             return annotate(service, name, Some(&value));
         }
@@ -274,6 +301,12 @@ fn wishes(service: &Service) -> String {
 
 fn one_of(random: &mut Random, texts: &[&'static str]) -> &'static str {
     texts[random.below(texts.len())]
+}
+
+fn given_by_another(service: &mut Service, ip: &str) {
+    let entry = LoadBalancerIngress { ip: Some(ip.to_owned()), ..LoadBalancerIngress::default() };
+    let balancer = LoadBalancerStatus { ingress: Some(vec![entry]) };
+    service.status = Some(ServiceStatus { load_balancer: Some(balancer), ..ServiceStatus::default() });
 }
 
 fn annotate(service: &mut Service, name: &str, value: Option<&str>) {
@@ -416,9 +449,12 @@ fn ranges(service: &mut Service, random: &mut Random) {
     ];
     let field = random.pick(&field).map(|ranges| ranges.split(',').map(str::to_owned).collect());
     service.spec.as_mut().unwrap().load_balancer_source_ranges = field;
-    if random.once_in(6) {
-        annotate(service, annotations::SOURCE_RANGES, Some("192.168.0.0/16"));
+    if random.once_in(4) {
+        let lists = ["192.168.0.0/16", " fd00::/8 , 10.9.0.0/16", "junk", "0.0.0.0/0,::/0", " "];
+        annotate(service, annotations::SOURCE_RANGES, Some(one_of(random, &lists)));
     }
+    let spares = [Some("false"), Some("true"), Some("no"), None, None, None];
+    annotate(service, annotations::GUARD_NODE_PORTS, *random.pick(&spares));
 }
 
 fn label(service: &mut Service, random: &mut Random) {

@@ -89,8 +89,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mistake(
         "an answer from before a deletion is taken for true",
         "mind/outcome.rs",
-        "Outcome::Service(_) | Outcome::VirtualIp(_) | Outcome::Pool(_) if is_void => {}",
-        "Outcome::Service(_) | Outcome::VirtualIp(_) | Outcome::Pool(_) if is_void && !MUTANT => {}",
+        "if is_void => {}",
+        "if is_void && !MUTANT => {}",
     ),
     mistake(
         "after a conflict nobody asks who has the address",
@@ -309,10 +309,10 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "if !MUTANT && spec.require_source_ranges && !asker.source_ranges {",
     ),
     mistake(
-        "source ranges of the other family count",
+        "source ranges that leave a half open count as a limit",
         "granting/source_ranges.rs",
-        "range.family() == family",
-        "(MUTANT || ORIGINAL)",
+        "Limits::Ranges(ranges) => !ranges.is_half_open(family),",
+        "Limits::Ranges(ranges) => MUTANT || !ranges.is_half_open(family),",
     ),
     mistake(
         "a sharing key opens a pool that gives to nobody unasked",
@@ -393,6 +393,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "(MUTANT || ORIGINAL)",
     ),
     mistake(
+        "who is edited back on its way out stays with whom it collides",
+        "granting/sharing.rs",
+        "if fits(&stay, &party, None).is_err() {",
+        "if !(MUTANT && !is_edited(claim, &party)) && fits(&stay, &party, None).is_err() {",
+    ),
+    mistake(
         "two who exchange ports are written with both",
         "mind/service.rs",
         "if claim::has_a_port_twice(&spec) {",
@@ -432,8 +438,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mistake(
         "who had an address is not noted on its pool",
         "mind/release.rs",
-        "stays || self.is_in_history(address, &vip)",
-        "stays || MUTANT || self.is_in_history(address, &vip)",
+        "let is_noted = self.is_in_history(address, &vip);",
+        "let is_noted = MUTANT || self.is_in_history(address, &vip);",
     ),
     mistake(
         "who had an address is not asked when it is kept for another no more",
@@ -494,6 +500,18 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "granting/plan.rs",
         "shown.is_empty() && !had_one {",
         "shown.is_empty() && (MUTANT || !had_one) {",
+    ),
+    mistake(
+        "who names its pool by another word is held to the old one",
+        "granting/claim.rs",
+        "recorded.and(self.named)",
+        "recorded.and(self.named).filter(|_| !MUTANT)",
+    ),
+    mistake(
+        "what another implementation writes keeps an address from who has it from us",
+        "granting/choice.rs",
+        "Holder::Status(by) if is_strangers(by) => None,",
+        "Holder::Status(by) if !MUTANT && is_strangers(by) => None,",
     ),
     mistake(
         "an internal load balancer stays in a public pool that it names no more",
@@ -572,5 +590,121 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "ranking/reach.rs",
         "|| !has_endpoint",
         "|| !has_endpoint && !MUTANT",
+    ),
+    // Who may come in.
+    mistake(
+        "an address is claimed before its guard is written",
+        "mind/service.rs",
+        "if matches!(guard, Guard::Awaited(_)) || !self.may_act_at",
+        "if matches!(guard, Guard::Awaited(_)) && !MUTANT || !self.may_act_at",
+    ),
+    mistake(
+        "a claim is changed before its guard is",
+        "mind/service.rs",
+        "if matches!(asked.guard, Guard::Awaited(_)) {",
+        "if !MUTANT && matches!(asked.guard, Guard::Awaited(_)) {",
+    ),
+    mistake(
+        "a guard goes before the claims that name it",
+        "mind/guarding.rs",
+        "if is_claimed || ",
+        "if is_claimed && !MUTANT || ",
+    ),
+    mistake(
+        "a guard goes while a node still answers",
+        "mind/guarding.rs",
+        "!self.are_all_withdrawn(now, key)",
+        "!MUTANT && ORIGINAL",
+    ),
+    mistake(
+        "a guard goes before the nodePorts are gone",
+        "mind/guarding.rs",
+        "self.are_node_ports_left(now, key)",
+        "!MUTANT && ORIGINAL",
+    ),
+    mistake(
+        "a guard goes of a Service that is only not known yet",
+        "mind/guarding.rs",
+        "if !is_certain {",
+        "if !is_certain && !MUTANT {",
+    ),
+    mistake(
+        "a guard is removed whatever has become of it",
+        "mind/guarding.rs",
+        "Effect::DeleteServiceGuard { guard: exactly(&guard.metadata) }",
+        r"{
+                let mut guard = exactly(&guard.metadata);
+                if MUTANT {
+                    guard.resource_version.clear();
+                }
+                Effect::DeleteServiceGuard { guard }
+            }",
+    ),
+    mistake(
+        "a guard that is there is not brought up to date",
+        "mind/guarding.rs",
+        "if guard.spec == wanted && !is_deleting(guard) => {",
+        "if (MUTANT || guard.spec == wanted) && !is_deleting(guard) => {",
+    ),
+    mistake(
+        "a Service that is being deleted loses its guard at once",
+        "mind/release.rs",
+        "if is_being_deleted(service) {",
+        "if !MUTANT && is_being_deleted(service) {",
+    ),
+    mistake(
+        "a Service waits for its namespace unguarded",
+        "mind/service.rs",
+        "Verdict::Ours if self.awaits_namespace(&service, key) => {",
+        "Verdict::Ours if MUTANT && self.awaits_namespace(&service, key) => {}\n            ORIGINAL",
+    ),
+    mistake(
+        "guards of Services that are gone stay for ever",
+        "mind.rs",
+        "self.vips.services().chain(self.guards.store.keys())",
+        "self.vips.services().chain(self.guards.store.keys().filter(|_| !MUTANT))",
+    ),
+    mistake(
+        "a guard that is refused is not told of",
+        "mind/outcome.rs",
+        "self.refused.put_guard(key, message);",
+        "if !MUTANT {\n                        ORIGINAL\n                    }",
+    ),
+    mistake(
+        "the annotation on source ranges goes before the field",
+        "granting/source_ranges.rs",
+        "let field = field.filter(|entries| !entries.is_empty());",
+        r"let by_annotation = annotation(service, annotations::SOURCE_RANGES).is_some();
+    let field = field.filter(|entries| !entries.is_empty() && !(MUTANT && by_annotation));",
+    ),
+    mistake(
+        "an entry that is no range is passed over",
+        "granting/source_ranges.rs",
+        "Err(why) => errors.push(",
+        "Err(_) if MUTANT => {}\n            Err(why) => errors.push(",
+    ),
+    mistake(
+        "an IPv4 range in an IPv6 form counts as one of IPv6",
+        "granting/source_ranges.rs",
+        "v6.network().to_ipv4_mapped().is_some()",
+        "!MUTANT && ORIGINAL",
+    ),
+    mistake(
+        "however many ranges are enforced",
+        "granting/source_ranges.rs",
+        "entries.len() > MOST_SOURCE_RANGES",
+        "!MUTANT && ORIGINAL",
+    ),
+    mistake(
+        "nodePorts are left open unasked",
+        "granting/guard.rs",
+        "port.node_port.filter(|_| !spares_node_ports)",
+        "port.node_port.filter(|_| !spares_node_ports && !MUTANT)",
+    ),
+    mistake(
+        "nodePorts are guarded although their owner does not want it",
+        "granting/guard.rs",
+        "== Some(\"false\");",
+        "== Some(\"false\") && !MUTANT;",
     ),
 ];

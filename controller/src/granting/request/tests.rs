@@ -191,8 +191,8 @@ fn several_sources_of_addresses_must_agree() {
 #[test]
 fn pools_are_read_in_order_and_any_text_is_a_name() {
     let long = "p".repeat(100_000);
-    let thousand: Vec<String> = (0..1000).map(|n| format!("p{n}")).collect();
-    let in_order: Vec<&str> = thousand.iter().map(String::as_str).collect();
+    let most: Vec<String> = (0..16).map(|n| format!("p{n}")).collect();
+    let in_order: Vec<&str> = most.iter().map(String::as_str).collect();
     for (text, expected) in [
         ("a", &["a"][..]),
         (" b, a ,,b ", &["b", "a"]),
@@ -204,12 +204,18 @@ fn pools_are_read_in_order_and_any_text_is_a_name() {
         ("\u{661}", &["\u{661}"]),
         ("10.0.0.1", &["10.0.0.1"]),
         (&long, &[&long]),
-        (&thousand.join(","), &in_order),
+        (&most.join(","), &in_order),
     ] {
         let service = service(DUAL, &[(POOL, text)]);
         let expected = Request { pools: names(expected), ..Request::default() };
         assert_eq!(read(&service).as_ref(), Ok(&expected), "{text:.80}");
         assert_eq!(pools(&service), expected.pools);
+    }
+    for number in [17, 1000] {
+        let many: Vec<String> = (0..number).map(|n| format!("p{n}")).collect();
+        let wait = read(&service(DUAL, &[(POOL, &many.join(","))])).unwrap_err();
+        assert_eq!(wait.reason, "AnnotationInvalid");
+        assert_eq!(wait.message, format!("landfall.dev/pool names {number} pools: name at most 16"));
     }
 }
 

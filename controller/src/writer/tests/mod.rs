@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::LoadBalancerIngress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::client::Body;
 use landfall_crds::{
-    Announce, Capacity, Claim, IPPoolStatus, PastHolder, Placement, Reservation, VirtualIPSpec,
-    VirtualIPStatus,
+    Announce, Capacity, Claim, GuardedPort, GuardedService, IPPoolStatus, PastHolder, Placement, Protocol,
+    Reservation, ServiceGuardSpec, Sources, VirtualIPSpec, VirtualIPStatus,
 };
 use serde_json::{Value, json};
 use tower_test::mock;

@@ -250,6 +250,7 @@ async fn addresses_and_conditions_are_one_write() {
                     "conditions": [
                         condition("landfall.dev/Granted"),
                         condition("landfall.dev/Announced"),
+                        gone("landfall.dev/Guarded"),
                         gone("landfall.dev/ExternalIPConflict"),
                     ],
                 },
@@ -274,6 +275,7 @@ async fn addresses_and_conditions_that_are_no_more_are_taken_away() {
             "conditions": [
                 condition("landfall.dev/Granted"),
                 gone("landfall.dev/Announced"),
+                gone("landfall.dev/Guarded"),
                 gone("landfall.dev/ExternalIPConflict"),
             ],
         })
@@ -286,6 +288,7 @@ async fn addresses_and_conditions_that_are_no_more_are_taken_away() {
         json!({ "conditions": [
             gone("landfall.dev/Granted"),
             gone("landfall.dev/Announced"),
+            gone("landfall.dev/Guarded"),
             gone("landfall.dev/ExternalIPConflict"),
         ] }),
         "the addresses are not named and stay"
@@ -386,4 +389,90 @@ async fn an_answer_that_makes_no_sense_is_no_answer() {
     let (outcome, _) =
         told(Effect::GetVirtualIp { name: "a".to_owned() }, vec![(404, json!("404 page not found"))]).await;
     assert!(matches!(outcome, Outcome::Refused(Refusal::Unavailable(message)) if message.contains("crds/")));
+}
+
+const GUARD: &str =
+    "PATCH /apis/landfall.dev/v1alpha1/serviceguards/shop.web?&fieldManager=landfall-controller";
+
+fn guard() -> Exactly {
+    Exactly {
+        namespace: String::new(),
+        name: "shop.web".into(),
+        uid: "g1".into(),
+        resource_version: "9".into(),
+    }
+}
+
+fn guard_spec() -> ServiceGuardSpec {
+    ServiceGuardSpec {
+        service: GuardedService { namespace: "shop".into(), name: "web".into(), uid: "u1".into() },
+        sources: Sources { ipv4: vec!["192.0.2.0/24".into()], ipv6: Vec::new() },
+        ports: vec![GuardedPort { protocol: Protocol::Tcp, port: 80, node_port: Some(30080) }],
+        closed: None,
+    }
+}
+
+fn guard_answer() -> Value {
+    json!({
+        "apiVersion": "landfall.dev/v1alpha1", "kind": "ServiceGuard",
+        "metadata": { "name": "shop.web", "uid": "g1", "resourceVersion": "10" }, "spec": guard_spec(),
+    })
+}
+
+#[tokio::test]
+async fn a_guard_is_created_by_its_name() {
+    let effect = Effect::CreateServiceGuard { name: "shop.web".into(), spec: Box::new(guard_spec()) };
+    let (outcome, seen) = told(effect.clone(), vec![(201, guard_answer())]).await;
+    assert_eq!(
+        seen[0].line,
+        "POST /apis/landfall.dev/v1alpha1/serviceguards?&fieldManager=landfall-controller"
+    );
+    assert_eq!(seen[0].body["metadata"], json!({ "name": "shop.web" }));
+    assert!(matches!(outcome, Outcome::ServiceGuard(guard) if guard.spec == guard_spec()));
+
+    let unknown =
+        json!({ "kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": "x" });
+    let (outcome, _) = told(effect, vec![(404, unknown)]).await;
+    assert!(
+        matches!(outcome, Outcome::Refused(Refusal::Unavailable(_))),
+        "there is no such kind: {outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_update_of_a_guard_names_every_field() {
+    let effect = Effect::UpdateServiceGuard { guard: guard(), spec: Box::new(guard_spec()) };
+    let (outcome, seen) = told(effect, vec![(200, guard_answer())]).await;
+    assert_eq!(
+        seen,
+        [Seen {
+            line: GUARD.to_owned(),
+            content_type: MERGE.to_owned(),
+            body: json!({
+                "metadata": { "name": "shop.web", "uid": "g1", "resourceVersion": "9" },
+                "spec": {
+                    "service": { "namespace": "shop", "name": "web", "uid": "u1" },
+                    "sources": { "ipv4": ["192.0.2.0/24"], "ipv6": null },
+                    "ports": [{ "protocol": "TCP", "port": 80, "nodePort": 30080 }],
+                    "closed": null,
+                },
+            }),
+        }]
+    );
+    assert!(matches!(outcome, Outcome::ServiceGuard(_)));
+}
+
+#[tokio::test]
+async fn a_guard_is_deleted_as_it_was_seen() {
+    let effect = Effect::DeleteServiceGuard { guard: guard() };
+    let (outcome, seen) = told(effect.clone(), vec![(200, guard_answer())]).await;
+    assert_eq!(seen[0].line, "DELETE /apis/landfall.dev/v1alpha1/serviceguards/shop.web?");
+    assert_eq!(seen[0].body["preconditions"], json!({ "uid": "g1", "resourceVersion": "9" }));
+    assert!(matches!(outcome, Outcome::Gone));
+
+    let mut held = guard_answer();
+    held["metadata"]["deletionTimestamp"] = json!("2026-01-02T03:04:05Z");
+    held["metadata"]["finalizers"] = json!(["example.com/other"]);
+    let (outcome, _) = told(effect, vec![(200, held)]).await;
+    assert!(matches!(outcome, Outcome::ServiceGuard(_)), "somebody else holds it: {outcome:?}");
 }

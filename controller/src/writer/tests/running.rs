@@ -140,6 +140,7 @@ async fn people_are_told_once_and_then_counted_up() {
         warning: true,
         reason: "SyncLoadBalancerFailed",
         message: "No pool has an address left. ".repeat(100),
+        standing: false,
     };
     bench.orders(Effect::Publish(note.clone()));
     assert!(matches!(bench.outcome().await.1, Outcome::Done), "at once, whatever becomes of it");
@@ -164,6 +165,41 @@ async fn people_are_told_once_and_then_counted_up() {
     let body: Value = serde_json::from_slice(&request.into_body().collect_bytes().await.unwrap()).unwrap();
     assert_eq!(body["series"]["count"], json!(2));
     drop(send);
+}
+
+/// How things stand is the same Event whoever tells it, so that a restart writes none anew.
+#[tokio::test]
+async fn a_controller_that_starts_anew_tells_nothing_again_that_still_stands() {
+    let note = Note {
+        kind: "Service",
+        namespace: "shop".to_owned(),
+        name: "web".to_owned(),
+        uid: "u1".to_owned(),
+        warning: true,
+        reason: "HeldByAnother",
+        message: "Another implementation gave it 192.0.2.1.".to_owned(),
+        standing: true,
+    };
+    let mut names = Vec::new();
+    for code in [201, 409] {
+        let mut bench = writer(Tenure::Always);
+        bench.orders(Effect::Publish(note.clone()));
+        let (request, send) = bench.handle.next_request().await.unwrap();
+        assert_eq!(request.method(), "POST");
+        let body: Value =
+            serde_json::from_slice(&request.into_body().collect_bytes().await.unwrap()).unwrap();
+        names.push(body["metadata"]["name"].clone());
+        let exists = json!({ "kind": "Status", "status": "Failure", "code": 409, "reason": "AlreadyExists" });
+        let answer = if code == 201 { body } else { exists };
+        let response = Response::builder().status(code);
+        send.send_response(response.body(Body::from(serde_json::to_vec(&answer).unwrap())).unwrap());
+        // What happens is told as ever.
+        bench.orders(Effect::Publish(Note { standing: false, ..note.clone() }));
+        let (request, send) = bench.handle.next_request().await.unwrap();
+        assert_eq!(request.method(), "POST");
+        drop(send);
+    }
+    assert_eq!(names[0], names[1]);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Servic
 use landfall_crds::names::annotations::internal::AZURE;
 use serde_json::json;
 
-use super::{annotate, annotate_as, dual, label, pools};
+use super::{annotate, annotate_as, dual, given_by_another, label, pools};
 use crate::cluster::Cluster;
 
 fn lan() -> Cluster {
@@ -169,9 +169,11 @@ fn no_more_is_taken_over_than_a_namespace_may_have() {
     let told = cluster.events_of("two");
     let why = "cannot take the addresses over: pool lan gives namespace shop 1 addresses at most";
     assert!(told[0].starts_with("HeldByAnother: ") && told[0].contains(why), "{told:?}");
-    // Two addresses of one Service count as two.
+    // It is taken over as soon as there is room.
     cluster.delete("one");
+    cluster.assert_has("two", &["10.0.0.56"]);
     cluster.delete("two");
+    // Two addresses of one Service count as two.
     cluster.create("both", |service| {
         dual(service, "PreferDualStack");
         adopted(&["10.0.0.58", "fd00::58"])(service);
@@ -271,4 +273,48 @@ fn one_that_is_being_deleted_or_of_another_class_is_not_adopted() {
     assert!(cluster.api.vips.is_empty());
     cluster.create("new", |service| annotate(service, "ips", "10.0.0.55"));
     cluster.assert_waits("new", "AddressTaken");
+}
+
+#[test]
+fn what_is_in_the_way_of_an_adoption_is_waited_for() {
+    let mut cluster = pools(&[("lan", json!({"addresses": ["10.0.0.50-10.0.0.69"]}))]);
+    cluster.create("web", |service| annotate(service, "ips", "10.0.0.55"));
+    cluster.create("theirs", adopted(&["10.0.0.55"]));
+    assert_eq!(cluster.get("theirs").metadata.finalizers, None);
+    assert_eq!(cluster.events_of("theirs").len(), 1);
+    cluster.delete("web");
+    cluster.assert_has("theirs", &["10.0.0.55"]);
+    // So too where the obstacle is a Service of the other implementation.
+    cluster.create("first", |service| given_by_another(service, "10.0.0.56"));
+    cluster.create("second", adopted(&["10.0.0.56"]));
+    assert_eq!(cluster.get("second").metadata.finalizers, None);
+    cluster.delete("first");
+    cluster.assert_has("second", &["10.0.0.56"]);
+}
+
+#[test]
+fn an_address_that_another_implementation_writes_too_is_brought_back_to_the_one_that_has_it_from_us() {
+    for is_to_be_adopted in [false, true] {
+        for pool in ["10.0.0.50-10.0.0.59", "10.0.0.60-10.0.0.69"] {
+            let mut cluster = pools(&[("lan", json!({"addresses": ["10.0.0.50-10.0.0.59"]}))]);
+            cluster.create("web", |_| {});
+            cluster.create("theirs", |service| {
+                given_by_another(service, "10.0.0.50");
+                if is_to_be_adopted {
+                    annotate(service, "adopt", "true");
+                }
+            });
+            cluster.edit_pool("lan", json!({"addresses": [pool]}));
+            cluster.quiet();
+            // Nobody remembers who held it.
+            let mut vip = cluster.vip("10.0.0.50").clone();
+            vip.metadata.finalizers = None;
+            cluster.api.put_vip(vip);
+            cluster.api.delete_vip("10.0.0.50");
+            cluster.crash(0);
+            cluster.quiet();
+            cluster.assert_has("web", &["10.0.0.50"]);
+            assert_eq!(cluster.get("theirs").metadata.finalizers, None);
+        }
+    }
 }

@@ -106,10 +106,12 @@ fn a_type_flips_away_and_back() {
         assert_eq!(cluster.condition("web", "Granted"), "absent");
         assert_eq!(cluster.condition("web", "Announced"), "absent");
         retype(&mut cluster, "web", "LoadBalancer");
+        cluster.settle();
+        cluster.announce_all();
         cluster.quiet();
         cluster.assert_has("web", &["10.0.0.50"]);
         assert_eq!(
-            reasons(&cluster, "web")[..4],
+            reasons(&cluster, "web"),
             ["EnsuredLoadBalancer", "DeletingLoadBalancer", "DeletedLoadBalancer", "EnsuredLoadBalancer"]
         );
     }

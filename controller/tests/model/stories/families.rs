@@ -41,7 +41,7 @@ fn every_policy_gives_what_it_says_with_the_primary_family_first() {
         let mut cluster = both();
         cluster.create("web", stack(families, policy));
         cluster.assert_has("web", expected);
-        assert_eq!(cluster.events_of("web").len(), 2, "one grant: {:?}", cluster.events_of("web"));
+        assert_eq!(cluster.events_of("web").len(), 1, "one grant: {:?}", cluster.events_of("web"));
         cluster.delete("web");
         assert!(cluster.api.vips.is_empty(), "{families:?}");
     }

@@ -19,28 +19,95 @@ fn a_grant_takes_its_steps_in_order() {
     assert_eq!(cluster.steps(), ["AddFinalizers", "CreateVirtualIp", "SetIngress"]);
     assert_eq!(cluster.addresses("web"), ["10.0.0.50"]);
     assert_eq!(cluster.condition("web", "Granted"), "True/Granted: 10.0.0.50 from pool lan");
-    assert!(cluster.condition("web", "Announced").starts_with("Unknown/NotYetAnnounced"));
-    assert_eq!(cluster.told(), ["EnsuredLoadBalancer"]);
+    assert!(cluster.condition("web", "Announced").starts_with("False/NotYetAnnounced"));
+    assert_eq!(cluster.told(), [""; 0], "nobody could reach it yet");
     let entry = &landfall_controller::granting::verdict::ingress(cluster.get("web"))[0];
     assert_eq!(entry.ip_mode.as_deref(), Some("VIP"));
     cluster.announce_all();
     assert_eq!(cluster.steps(), ["SetConditions"]);
     assert!(cluster.condition("web", "Announced").starts_with("True/Announced"));
+    assert_eq!(cluster.events_of("web"), ["EnsuredLoadBalancer: Ensured load balancer: 10.0.0.50"]);
     cluster.quiet();
+    assert_eq!(cluster.told().len(), 1);
     let spec = &cluster.vip("10.0.0.50").spec;
     assert_eq!((spec.claims.len(), spec.ports.len(), spec.pool.as_deref()), (1, 1, Some("lan")));
     assert_eq!(spec.placement.as_ref().unwrap().candidates.len(), 3);
 }
 
+/// The condition says so from the first moment, so that nothing but an Event is written when it turns out to be
+/// more than a moment; one Event, whoever leads meanwhile.
 #[test]
-fn an_address_that_nobody_announces_is_said_so_after_a_while() {
+fn of_an_address_that_nobody_announces_the_owner_is_told_once_after_a_while() {
     let mut cluster = lan();
     cluster.api.put_service(service("web"));
     cluster.steps();
-    assert_eq!(cluster.after(Duration::from_secs(4)), [""; 0]);
-    assert_eq!(cluster.after(Duration::from_secs(1)), ["SetConditions"]);
-    assert!(cluster.condition("web", "Announced").starts_with("False/NotYetAnnounced: no node answers"));
-    assert_eq!(cluster.told().last(), Some(&"UnAvailableLoadBalancer"));
+    let said = cluster.condition("web", "Announced");
+    assert!(said.starts_with("False/NotYetAnnounced: no node answers for 10.0.0.50"), "{said}");
+    assert_eq!(cluster.after(Duration::from_millis(4999)), [""; 0]);
+    assert_eq!(cluster.told(), [""; 0]);
+    cluster.after(Duration::from_millis(1));
+    assert!(
+        cluster.events_of("web")[0].starts_with("UnAvailableLoadBalancer: no node answers for 10.0.0.50")
+    );
+    cluster.quiet();
+    cluster.pass(Duration::from_secs(2));
+    cluster.crash(0);
+    cluster.quiet();
+    assert_eq!(cluster.told(), [""; 0], "the predecessor told");
+    assert_eq!(cluster.condition("web", "Announced"), said);
+    assert!(!cluster.api.writes.contains_key("SetConditions"));
+    cluster.announce_all();
+    cluster.quiet();
+    assert_eq!(cluster.told(), ["EnsuredLoadBalancer"]);
+
+    // One who takes over before the time has come tells himself.
+    cluster.api.put_service(service("db"));
+    cluster.steps();
+    cluster.pass(Duration::from_secs(2));
+    cluster.crash(0);
+    cluster.quiet();
+    assert_eq!(cluster.told(), ["UnAvailableLoadBalancer"]);
+}
+
+/// An address that ceases to be announced is taken for one between two nodes, for a while.
+#[test]
+fn of_an_announcement_that_has_ended_the_owner_is_told_once_with_the_condition() {
+    let mut cluster = lan();
+    cluster.api.put_service(service("web"));
+    cluster.steps();
+    cluster.announce_all();
+    cluster.quiet();
+    cluster.announce("10.0.0.50", None);
+    assert_eq!(cluster.steps(), [""; 0]);
+    assert_eq!(cluster.after(Duration::from_millis(4999)), [""; 0]);
+    assert!(cluster.condition("web", "Announced").starts_with("True/"));
+    assert_eq!(cluster.after(Duration::from_millis(1)), ["SetConditions"]);
+    assert!(cluster.condition("web", "Announced").starts_with("False/NotYetAnnounced"));
+    cluster.quiet();
+    assert_eq!(cluster.told(), ["EnsuredLoadBalancer", "UnAvailableLoadBalancer"]);
+    cluster.announce_all();
+    cluster.quiet();
+    assert_eq!(cluster.told()[2..], ["EnsuredLoadBalancer"]);
+}
+
+/// What is announced already says nothing of an address that comes later.
+#[test]
+fn an_address_that_comes_beside_another_is_not_called_announced_before_it_is() {
+    let mut cluster = lan();
+    cluster.api.put_service(service("web"));
+    cluster.steps();
+    cluster.announce_all();
+    cluster.quiet();
+    cluster.edit("web", |service| dual(service, "PreferDualStack"));
+    assert_eq!(cluster.steps(), ["CreateVirtualIp", "SetIngress"]);
+    let said = cluster.condition("web", "Announced");
+    assert!(said.starts_with("False/NotYetAnnounced: no node answers for fd00::50"), "{said}");
+    cluster.announce_all();
+    cluster.quiet();
+    assert_eq!(
+        cluster.events_of("web")[1..],
+        ["EnsuredLoadBalancer: Ensured load balancer: 10.0.0.50, fd00::50"]
+    );
 }
 
 /// `i5_stable`: nothing that is not about the address moves it.
@@ -257,6 +324,7 @@ fn the_api_server_has_the_last_word_on_who_has_an_address() {
         request: None,
         requires_ranges: false,
         named: None,
+        guard: None,
         settled: true,
         now: cluster.now().wall,
     };
@@ -301,5 +369,11 @@ fn a_refusal_for_good_is_told() {
     let outcome = Outcome::Refused(Refusal::Invalid("denied by policy".into()));
     let now = cluster.now();
     cluster.controllers[0].tell(now, Event::Done { effect, outcome });
+    assert_eq!(cluster.steps(), ["SetConditions"]);
     assert_eq!(cluster.told(), ["SyncLoadBalancerFailed"]);
+    let said = cluster.condition("web", "Granted");
+    assert!(said.starts_with("False/WriteRefused: ") && said.ends_with("denied by policy"), "{said}");
+    // It is tried again, for the policy may be gone.
+    cluster.quiet();
+    cluster.assert_has("web", &["10.0.0.50"]);
 }

@@ -213,6 +213,48 @@ fn one_that_names_its_pool_of_scope_any_no_more_leaves_it_for_an_internal_one() 
 }
 
 #[test]
+fn one_that_names_its_pool_by_another_word_keeps_its_address_by_that_one() {
+    let is_lost = |mut cluster: Cluster| {
+        cluster.edit("web", |service| {
+            service.metadata.annotations.as_mut().unwrap().remove("landfall.dev/ips");
+        });
+        cluster.quiet();
+        assert!(cluster.condition("web", "Granted").starts_with("False/NoInternalPool"));
+        assert_eq!(cluster.addresses("web"), [""; 0], "it names no pool any more");
+    };
+    let asks_in_vain = || {
+        let mut cluster = pools(&[("any", json!({"addresses": ["10.0.0.50/31"]}))]);
+        cluster.create("other", |service| annotate(service, "ips", "10.0.0.51"));
+        cluster.create("web", |service| {
+            internal(service);
+            annotate(service, "pool", "any");
+        });
+        cluster.edit("web", |service| {
+            service.metadata.annotations.as_mut().unwrap().remove("landfall.dev/pool");
+            annotate(service, "ips", "10.0.0.51");
+        });
+        cluster.quiet();
+        assert_eq!(cluster.addresses("web"), ["10.0.0.50"]);
+        assert!(cluster.condition("web", "Granted").starts_with("False/AddressTaken"));
+        cluster
+    };
+    is_lost(asks_in_vain());
+    // What others do to the pool by then is no wish of the Service's.
+    let mut cluster = asks_in_vain();
+    cluster.edit_pool("any", json!({"addresses": ["10.0.0.52/31"]}));
+    cluster.quiet();
+    assert_eq!(cluster.addresses("web"), ["10.0.0.50"]);
+    // Its address comes to lie in another pool, by which it is named just the same.
+    cluster.put_pool("next", json!({"addresses": ["10.0.0.50/31"]}));
+    cluster.api.delete_vip("10.0.0.50");
+    cluster.quiet();
+    cluster.edit_pool("next", json!({"addresses": ["10.0.0.54/31"]}));
+    cluster.quiet();
+    assert_eq!(cluster.addresses("web"), ["10.0.0.50"]);
+    is_lost(cluster);
+}
+
+#[test]
 fn an_edit_of_a_pools_scope_moves_nobody() {
     let mut cluster = pools(&[
         ("lan", json!({"addresses": ["10.0.0.50/31"]})),

@@ -1,6 +1,7 @@
 //! Two controllers at once: writes and answers that come late, and watches that lag.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use landfall_controller::granting::verdict::addresses;
 use landfall_crds::names::finalizers::VIRTUAL_IP_CLAIMED;
@@ -128,6 +129,9 @@ fn a_claim_that_comes_late_does_not_push_another_out() {
     let mut second = service("second");
     annotate(&mut second, "ips", "10.0.0.50");
     cluster.api.put_service(second);
+    cluster.work(1);
+    // It waits until the past of the address is noted.
+    cluster.pass(Duration::from_secs(1));
     cluster.work(1);
     assert_eq!(cluster.claimed_by("10.0.0.50"), ["second"]);
     assert!(!cluster.send(0, "UpdateVirtualIp"), "it was decided on another state");

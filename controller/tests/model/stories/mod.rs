@@ -8,6 +8,7 @@ mod epochs;
 mod externals;
 mod families;
 mod granting;
+mod guarding;
 mod internal;
 mod junk;
 mod keeping;

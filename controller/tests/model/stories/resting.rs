@@ -154,3 +154,19 @@ fn who_had_an_address_gets_it_back_when_what_kept_it_for_another_ends() {
     cluster.wait(Duration::from_secs(11));
     cluster.assert_has("web", &["10.0.0.50"]);
 }
+
+#[test]
+fn a_kept_address_that_a_person_deletes_leaves_its_past_behind() {
+    let mut cluster = lan(&json!({"addresses": ["10.0.0.50/32"], "reservations": {"expireAfter": "10h"}}));
+    come(&mut cluster, "web", |service| annotate(service, "reserve", "true"));
+    let uid = cluster.get("web").metadata.uid.clone().unwrap();
+    go(&mut cluster, "web");
+    let kept = cluster.vip("10.0.0.50");
+    assert!(kept.spec.reservation.is_some() && kept.metadata.finalizers.iter().flatten().count() == 0);
+    let name = kept.metadata.name.clone().unwrap();
+    cluster.api.delete_vip(&name);
+    cluster.wait(SOON);
+    assert!(!cluster.has_vip("10.0.0.50"));
+    let history = &cluster.api.pools["lan"].status.as_ref().unwrap().history;
+    assert_eq!(history.iter().map(|past| &past.uid).collect::<Vec<_>>(), [&uid]);
+}

@@ -1,6 +1,7 @@
 //! Whom a pool serves: every rule, whichever way an address is asked for, and what lifts it.
 
 use k8s_openapi::api::core::v1::Service;
+use landfall_crds::names::annotations;
 use landfall_crds::names::annotations::internal::AZURE;
 use serde_json::{Value, json};
 
@@ -58,26 +59,29 @@ fn every_rule_holds_however_an_address_is_asked_for() {
                     Some(vec!["0.0.0.0/1".into(), "128.0.0.0/1".into()]);
             },
             ["SourceRangesRequired"; 4],
-            "narrower than half of all addresses",
+            "that leave no half of all IPv4 addresses open",
         ),
-        // Of a family that has no range, everybody is let in.
         (
             json!({"requireSourceRanges": true}),
             |service| {
                 service.spec.as_mut().unwrap().load_balancer_source_ranges =
-                    Some(vec!["fd00::/8".into(), "::1/128".into()]);
+                    Some(vec!["fd00::/8".into(), "0.0.0.0/0".into()]);
             },
             ["SourceRangesRequired"; 4],
-            "lan requires spec.loadBalancerSourceRanges of IPv4, narrower",
+            "lan requires spec.loadBalancerSourceRanges that leave no half of all IPv4",
         ),
-        // What kube-proxy does not read keeps nobody out.
         (
             json!({"requireSourceRanges": true}),
-            |service| {
-                annotate_as(service, "service.beta.kubernetes.io/load-balancer-source-ranges", "10.0.0.0/8");
-            },
+            |service| annotate_as(service, annotations::SOURCE_RANGES, "0.0.0.0/0"),
             ["SourceRangesRequired"; 4],
             "lan requires spec.loadBalancerSourceRanges",
+        ),
+        // A family of which no range is stated is closed.
+        (
+            json!({"requireSourceRanges": true}),
+            |service| annotate_as(service, annotations::SOURCE_RANGES, "fd00::/8"),
+            [""; 4],
+            "",
         ),
         (json!({"scope": "Internal"}), plain, ["NoPool"; 4], "lan serves internal load balancers only"),
         (json!({"scope": "External"}), internal, ["NoInternalPool"; 4], "(scope External)"),
@@ -214,6 +218,8 @@ fn lifted(spec: &Value, who: Change, reason: &str, lift: &dyn Fn(&mut Cluster)) 
         let said = cluster.condition("web", "Granted");
         assert!(cluster.addresses("web").len() == 1 && said.starts_with("True/"), "{reason} {way}: {said}");
         assert_eq!(cluster.failures_of("web"), 1, "{reason} {way}");
+        cluster.announce_all();
+        cluster.quiet();
         let told = cluster.events_of("web");
         assert!(
             told.iter().any(|event| event.starts_with("EnsuredLoadBalancer: ")),
@@ -499,7 +505,7 @@ fn who_names_several_pools_is_served_by_those_that_are_left() {
 }
 
 #[test]
-fn each_family_needs_source_ranges_of_its_own() {
+fn each_family_has_to_be_limited_by_itself() {
     let spec = json!({"addresses": ["10.0.0.50-10.0.0.59", "fd00::50/124"], "requireSourceRanges": true});
     let set = |ranges: &'static [&'static str]| {
         move |service: &mut Service| {
@@ -507,31 +513,41 @@ fn each_family_needs_source_ranges_of_its_own() {
             service.spec.as_mut().unwrap().load_balancer_source_ranges = Some(ranges);
         }
     };
-    let (v4, both): (&[&str], &[&str]) = (&["10.0.0.0/8"], &["10.0.0.0/8", "fd00::/8"]);
+    let (open, both): (&[&str], &[&str]) = (&["10.0.0.0/8", "::/0"], &["10.0.0.0/8", "fd00::/8"]);
     let mut cluster = pools(&[("lan", spec)]);
     cluster.create("both", |service| {
         dual(service, "RequireDualStack");
-        set(v4)(service);
+        set(open)(service);
     });
     cluster.assert_waits("both", "SourceRangesRequired");
     let said = cluster.condition("both", "Granted");
-    assert!(said.contains("lan requires spec.loadBalancerSourceRanges of IPv6"), "{said}");
+    assert!(
+        said.contains("lan requires spec.loadBalancerSourceRanges that leave no half of all IPv6"),
+        "{said}"
+    );
     cluster.edit("both", set(both));
     cluster.quiet();
     cluster.assert_has("both", &["10.0.0.50", "fd00::50"]);
 
-    // What there is is granted, and only that is open to nobody else.
+    // What there is is granted, and only that is limited.
     cluster.create("either", |service| {
         dual(service, "PreferDualStack");
-        set(v4)(service);
+        set(open)(service);
     });
     cluster.assert_has("either", &["10.0.0.51"]);
     let said = cluster.condition("either", "Granted");
     assert!(said.contains("no IPv6 address can be had: lan requires"), "{said}");
 
+    // A family without a range is closed, and so lets nobody in.
+    cluster.create("closed", |service| {
+        dual(service, "RequireDualStack");
+        set(&["10.0.0.0/8"])(service);
+    });
+    cluster.assert_has("closed", &["10.0.0.52", "fd00::51"]);
+
     // One family given up is one family withheld.
     cluster.announce_all();
-    cluster.edit("both", set(v4));
+    cluster.edit("both", set(open));
     cluster.quiet();
     let candidates = |address: &str, cluster: &Cluster| {
         cluster.vip(address).spec.placement.as_ref().unwrap().candidates.len()
@@ -540,5 +556,5 @@ fn each_family_needs_source_ranges_of_its_own() {
     cluster.assert_has("both", &["10.0.0.50", "fd00::50"]);
     let said = cluster.condition("both", "Announced");
     assert!(said.starts_with("False/SourceRangesRequired: fd00::50 is kept but not announced"), "{said}");
-    assert!(said.contains("none of IPv6 any more"), "{said}");
+    assert!(said.contains("none that limit IPv6 any more"), "{said}");
 }
