@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use landfall_crds::names::ports;
 
@@ -14,6 +14,9 @@ use landfall_crds::names::ports;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "landfall-speaker", version, about)]
 pub struct Options {
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// The name of the Node that this speaker runs on.
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
@@ -53,6 +56,14 @@ pub struct Options {
     /// How it is logged.
     #[arg(long, env = "LANDFALL_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// What to do instead of running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Remove what the speaker of this node leaves in its kernel when it ends: the table of the packet filter.
+    /// From then on Services with source ranges are open to all.
+    Cleanup,
 }
 
 /// How to log.
@@ -150,6 +161,13 @@ mod tests {
             assert!(error.contains("spec.nodeName"), "{error}");
         }
         assert_eq!(options(&["--node-name", "n1"]).unwrap().node_name(), Ok("n1"));
+    }
+
+    #[test]
+    fn cleaning_up_needs_no_node_name() {
+        assert_eq!(options(&["cleanup"]).unwrap().command, Some(Command::Cleanup));
+        assert_eq!(options(&[]).unwrap().command, None);
+        assert!(options(&["clean"]).is_err());
     }
 
     #[test]

@@ -118,6 +118,14 @@ impl Link {
         self.addresses.iter().any(|own| own.contains(&address))
     }
 
+    /// The broadcast addresses of the link's subnets. A /31 has none (RFC 3021), and a /32 is one address only.
+    pub fn broadcasts(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().filter_map(|own| match own {
+            IpNet::V4(own) if own.prefix_len() < 31 => Some(own.broadcast().into()),
+            _ => None,
+        })
+    }
+
     /// The address at which the speakers of other nodes watch this link: the first global IPv4 address, or
     /// else a global IPv6 address, or else the link-local one.
     pub fn watched_at(&self) -> Option<IpAddr> {
@@ -125,6 +133,29 @@ impl Link {
         let v4 = own().find(|address| address.is_ipv4() && is_global(*address));
         v4.or_else(|| own().find(|address| is_global(*address))).or_else(|| own().find(IpAddr::is_ipv6))
     }
+}
+
+/// Whether the address means something on one link alone (RFC 3927, RFC 4291 section 2.5.6).
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// Whether the address can be no host's on a LAN: unspecified, loopback, link-local, multicast, reserved, or IPv4 in
+/// an IPv6 form.
+pub fn is_special(address: IpAddr) -> bool {
+    let beyond = match address {
+        // "This network" and everything from class E up, 255.255.255.255 among it (RFC 6890).
+        IpAddr::V4(address) => address.octets()[0] == 0 || address.octets()[0] >= 240,
+        IpAddr::V6(address) => address.to_ipv4_mapped().is_some(),
+    };
+    beyond
+        || address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || is_link_local(address)
 }
 
 /// Whether an address is neither loopback nor link-local.
@@ -177,6 +208,8 @@ pub struct Vip {
     /// The ports at which kube-proxy tells whether the Services behind it have endpoints on this node
     /// (`spec.healthCheckNodePort`), where they serve with local endpoints only.
     pub health_checks: Vec<u16>,
+    /// Names the guards that the kernel must enforce before it is announced; nothing where everybody may come in.
+    pub guard: Option<Arc<str>>,
     /// Whether anybody announced it before. If not, the LAN is probed for a duplicate first.
     pub announced_before: bool,
 }

@@ -9,6 +9,7 @@ pub mod bfd;
 pub mod config;
 pub mod draining;
 pub mod drivers;
+pub mod filter;
 pub mod fitness;
 pub mod lan;
 pub mod liveness;

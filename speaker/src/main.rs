@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use landfall_speaker::config::{LogFormat, Options};
+use landfall_speaker::config::{Command, LogFormat, Options};
+use landfall_speaker::drivers::cleanup::{self, Cleanup};
 use landfall_speaker::drivers::process;
 use landfall_speaker::metrics::Metrics;
 use landfall_speaker::mind::{Config, Mind};
@@ -28,6 +29,13 @@ async fn main() -> ExitCode {
 
 async fn run(options: Options) -> anyhow::Result<()> {
     log(&options)?;
+    if let Some(Command::Cleanup) = options.command {
+        match cleanup::run()? {
+            Cleanup::Removed => tracing::info!("the table of the packet filter is removed"),
+            Cleanup::Nothing => tracing::info!("there is nothing to clean up"),
+        }
+        return Ok(());
+    }
     let node = options.node_name()?;
     tracing::info!(node, version = env!("CARGO_PKG_VERSION"), "landfall-speaker starts");
     let (metrics, registry) = Metrics::new();

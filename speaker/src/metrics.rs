@@ -11,6 +11,10 @@ mod mind;
 
 pub use mind::MindCounters;
 
+pub mod filter;
+
+use filter::FilterMetrics;
+
 /// Everything that the drivers count. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -45,6 +49,8 @@ pub struct Metrics {
     pub mind: MindCounters,
     /// Whether the state file could be written.
     pub state_writes: Family<ResultLabels, Counter>,
+    /// What is counted of the packet filter.
+    pub filter: FilterMetrics,
 }
 
 /// An address and where it is announced.
@@ -182,6 +188,7 @@ impl Metrics {
             writes,
             dropped_events,
             state_writes,
+            filter,
             mind,
         } = metrics.clone();
         add("announced", "Addresses that this node answers for", Box::new(announced));
@@ -210,6 +217,7 @@ impl Metrics {
         add("api_writes", "Writes to the API server by kind and result", Box::new(writes));
         add("dropped_events", "Events that were too many to write", Box::new(dropped_events));
         add("state_file_writes", "Writes of the state file by result", Box::new(state_writes));
+        filter.register(&mut add);
         registry.register_collector(Box::new(mind));
         (metrics, registry)
     }

@@ -187,6 +187,7 @@ impl Mind {
             }
             Event::Gates(gates) => self.own(now, ownership::Event::Gates(gates), out),
             Event::Unfit(ports) => self.own(now, ownership::Event::Unfit(ports), out),
+            Event::Guarded(guarded) => self.own(now, ownership::Event::Guarded(guarded), out),
             Event::Keys(keys) => self.set_keys(now, keys, out),
             Event::Deadline => self.deadline(now, out),
             Event::Inherit(left) => self.inherit(now, *left, out),

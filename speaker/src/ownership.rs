@@ -7,10 +7,12 @@
 //! backstop when nobody answers for the address; who returns takes nothing back by itself; an owner that is
 //! ranked first by a higher epoch and does not know of it is overtaken.
 //!
-//! Two invariants live here. I1 no void (`i1_no_void`): while an eligible node lives, somebody announces,
+//! Three invariants live here. I1 no void (`i1_no_void`): while an eligible node lives, somebody announces,
 //! save the detection window after an unplanned death; `wait` sees to it. I2 no split (`i2_no_split`): in
 //! a connected LAN at most one answers, save a bounded handover; the order of [`claim`]s and the
 //! [`hush`](crate::mind::hush) after a time alone see to it. The pretend world in `tests/sim` checks both.
+//! I3 fail closed (`i3_fail_closed`): nobody announces an address before its source ranges are in the kernel; `guarding`
+//! sees to it, and [`filter`](crate::filter) to the rest of it.
 
 use std::collections::hash_map::Entry as Entered;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -25,6 +27,7 @@ pub mod books;
 pub mod claim;
 mod disputes;
 pub mod gates;
+mod guarding;
 mod inherit;
 mod keep;
 pub mod knowledge;
@@ -41,6 +44,7 @@ use books::{Heard, OwnBook, PeerBooks};
 use claim::Statement;
 use disputes::Disputes;
 use gates::Gates;
+use guarding::Guarding;
 use inherit::Inherited;
 use knowledge::Knowledge;
 use record::Record;
@@ -73,6 +77,7 @@ pub struct Ownership {
     keeps_connections: bool,
     gates: Gates,
     unfit: BTreeSet<u16>,
+    guarding: Guarding,
     inherited: Inherited,
     timers: BTreeSet<(Instant, IpAddr)>,
     undecided: BTreeSet<IpAddr>,
@@ -94,6 +99,7 @@ impl Ownership {
             keeps_connections,
             gates: Gates::default(),
             unfit: BTreeSet::new(),
+            guarding: Guarding::default(),
             inherited: Inherited::default(),
             timers: BTreeSet::new(),
             undecided: BTreeSet::new(),
@@ -125,6 +131,13 @@ impl Ownership {
                 let is_concerned = |record: &&Record| record.has_any_check(&changed);
                 self.undecided.extend(self.records.values().filter(is_concerned).map(Record::address));
                 self.unfit = ports;
+            }
+            Event::Guarded(guarded) => {
+                for (address, by) in guarded {
+                    if self.guarding.set(address, by) {
+                        self.undecided.insert(address);
+                    }
+                }
             }
             Event::Void(node) => {
                 self.knowledge.forget(node);
@@ -337,6 +350,7 @@ impl Ownership {
                 knowledge: &self.knowledge,
                 gates: self.gates,
                 unfit: &self.unfit,
+                guarding: &self.guarding,
                 keeps_connections: self.keeps_connections,
                 timing: self.timing,
                 leaving_since: self.leaving_since,
@@ -386,6 +400,7 @@ impl Ownership {
             knowledge: &self.knowledge,
             gates: self.gates,
             unfit: &self.unfit,
+            guarding: &self.guarding,
             keeps_connections: self.keeps_connections,
             timing: self.timing,
             leaving_since: self.leaving_since,

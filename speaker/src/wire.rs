@@ -1,4 +1,4 @@
-//! Bytes on the LAN and the values that they mean.
+//! Bytes on the LAN, and between the speaker and its kernel, and the values that they mean.
 //!
 //! Each protocol has a checked view of borrowed bytes, which promises that every field can be read, and
 //! a plain value (`…Repr`) that is parsed from the view and emitted as bytes. Nothing that arrives can
@@ -7,8 +7,12 @@
 pub mod arp;
 pub mod bfd;
 pub mod bfd_auth;
+pub mod echo;
 pub mod ethernet;
 pub mod ndp;
+pub mod netlink;
+pub mod nflog;
+pub mod nftables;
 pub mod speech;
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ fn vip(address: &str) -> Vip {
         interfaces: Vec::new(),
         fallback: Fallback::None,
         health_checks: Vec::new(),
+        guard: None,
         last_term: 1,
         announced_before: true,
     }

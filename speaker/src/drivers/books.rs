@@ -4,18 +4,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use landfall_crds::address::parse_address;
 use landfall_crds::{Speaker, TrafficPolicy, VirtualIP, VirtualIPSpec};
 
+use crate::filter::frontend::{Frontend, Guard, ServiceName};
 use crate::lan::{NodeName, PeerInfo, PeerLink, Vip};
 
-/// The addresses to look after and the other speakers, as last told.
+/// The addresses to look after, who may come in there, and the other speakers, as last told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Books {
     /// The addresses.
     pub vips: BTreeMap<IpAddr, Vip>,
+    /// Who serves what at each of them.
+    pub frontends: BTreeMap<IpAddr, Arc<Frontend>>,
+    /// Who may come in to Services with source ranges.
+    pub guards: BTreeMap<ServiceName, Arc<Guard>>,
     /// The other speakers.
     pub peers: BTreeMap<NodeName, PeerInfo>,
 }
@@ -35,6 +41,39 @@ impl Books {
         true
     }
 
+    /// Writes in who serves what at an address. True where that is news.
+    pub fn serve(&mut self, address: IpAddr, frontend: Frontend) -> bool {
+        if self.frontends.get(&address).is_some_and(|old| **old == frontend) {
+            return false;
+        }
+        self.frontends.insert(address, Arc::new(frontend));
+        true
+    }
+
+    /// Strikes an address out.
+    pub fn strike(&mut self, address: IpAddr) {
+        self.vips.remove(&address);
+        self.frontends.remove(&address);
+    }
+
+    /// Writes in who may come in to a Service. True where that is news.
+    pub fn guard(&mut self, service: ServiceName, mut guard: Guard) -> bool {
+        if let Some(old) = self.guards.get(&service) {
+            guard.succeed(old);
+            if **old == guard {
+                return false;
+            }
+        }
+        self.guards.insert(service, Arc::new(guard));
+        true
+    }
+
+    /// Whether a claim on any address asks for the guard of a Service.
+    pub fn asks_for_guard_of(&self, service: &ServiceName) -> bool {
+        let mut claims = self.frontends.values().flat_map(|frontend| frontend.claims());
+        claims.any(|claim| claim.service == *service && claim.guard.is_some())
+    }
+
     /// Remembers a term under which an address was announced. True where it was not known.
     pub fn raise_term(&mut self, address: IpAddr, term: u64) -> bool {
         let Some(vip) = self.vips.get_mut(&address) else { return false };
@@ -42,6 +81,12 @@ impl Books {
         vip.last_term = vip.last_term.max(term);
         vip.announced_before = true;
         higher
+    }
+
+    /// Every address of another speaker's node.
+    pub fn addresses_of_peers(&self) -> BTreeSet<IpAddr> {
+        let links = self.peers.values().flat_map(|peer| &peer.links);
+        links.flat_map(|link| link.addresses.iter().copied()).collect()
     }
 
     /// Every name or glob of interfaces that an address is to be announced on.
@@ -65,6 +110,7 @@ pub fn vip(object: &VirtualIP) -> Option<Vip> {
         interfaces: announce.interfaces,
         fallback: announce.fallback,
         health_checks: health_checks(spec),
+        guard: Frontend::of(object).asks().cloned(),
         last_term: announcer.map_or(0, |announcer| announcer.term.try_into().unwrap_or(0)),
         announced_before: announcer.is_some()
             || status.is_some_and(|status| !status.last_announcers.is_empty()),
@@ -131,6 +177,30 @@ mod tests {
             (vip.interfaces.as_slice(), vip.health_checks.as_slice()),
             (&["eth*".to_owned()][..], &[30007][..])
         );
+    }
+
+    #[test]
+    fn a_guard_that_follows_another_knows_what_that_was_called() {
+        let mut books = Books::default();
+        let service = ServiceName::new("shop", "web");
+        let guard = |digest: &str| Guard { digest: digest.to_owned(), ..Guard::default() };
+        assert!(books.guard(service.clone(), guard("d1")));
+        assert!(!books.guard(service.clone(), guard("d1")), "the same again");
+        assert!(books.guard(service.clone(), guard("d2")));
+        assert!(books.guards[&service].is_at_least("d1"));
+        assert!(!books.guard(service.clone(), guard("d2")), "nothing new");
+        let claim = |guard: Option<&str>| crate::filter::frontend::Claim {
+            service: service.clone(),
+            guard: guard.map(Into::into),
+        };
+        let address = "192.168.10.50".parse().unwrap();
+        assert!(books.serve(address, Frontend::new(vec![claim(None)], [])));
+        assert!(!books.asks_for_guard_of(&service));
+        assert!(books.serve(address, Frontend::new(vec![claim(Some("d2"))], [])));
+        assert!(!books.serve(address, Frontend::new(vec![claim(Some("d2"))], [])));
+        assert!(books.asks_for_guard_of(&service));
+        books.strike(address);
+        assert!(!books.asks_for_guard_of(&service));
     }
 
     #[test]

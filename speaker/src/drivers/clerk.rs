@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 use kube::runtime::watcher::Event as Watched;
-use landfall_crds::{Speaker, VirtualIP};
+use landfall_crds::{ServiceGuard, Speaker, VirtualIP};
 
 use super::books::{self, Books};
 use super::desk::Note;
+use super::guards::Guards;
 use super::holding::Holding;
 use super::virtual_ip_status::Known;
+use crate::filter;
+use crate::filter::frontend::Frontend;
 use crate::lan::NodeName;
 use crate::mind::Event;
 use crate::ownership::HOLD;
@@ -31,10 +34,14 @@ pub enum Word {
     Mind(Event),
     /// The writer to the API should know this.
     Desk(Note),
+    /// The packet filter should know this.
+    Filter(filter::Event),
     /// The VirtualIPs are listed.
     VipsListed,
     /// The Speakers are listed.
     PeersListed,
+    /// The ServiceGuards are listed.
+    GuardsListed,
     /// A person should know this: something is badly wrong.
     Alarm(String),
     /// A person may want to know this.
@@ -51,6 +58,7 @@ pub struct Clerk {
     peers_listed: bool,
     vips_held: Holding<IpAddr>,
     peers_held: Holding<NodeName>,
+    guards: Guards,
 }
 
 impl Clerk {
@@ -64,6 +72,7 @@ impl Clerk {
             peers_listed: false,
             vips_held: Holding::new(HOLD, HOLD),
             peers_held: Holding::new(ONE_PEER, MANY_PEERS),
+            guards: Guards::default(),
         }
     }
 
@@ -88,6 +97,10 @@ impl Clerk {
                 let mut words =
                     vec![Word::Desk(Note::Vip(address, Box::new(Known::of(&object, &self.node))))];
                 let was_held = self.vips_held.release(&address);
+                if books.serve(address, Frontend::of(&object)) {
+                    words.push(serves(address, books));
+                    words.extend(self.guards.settle(now, books));
+                }
                 if books.write(vip) || was_held {
                     words.extend(books.vips.get(&address).map(|vip| Word::Mind(Event::Vip(vip.clone()))));
                 }
@@ -97,7 +110,8 @@ impl Clerk {
                 let Some(address) = object.address() else { return Vec::new() };
                 let mut words = vec![Word::Desk(Note::VipGone(address)), Word::Mind(Event::VipGone(address))];
                 if object.spec.claims.is_empty() {
-                    books.vips.remove(&address);
+                    books.strike(address);
+                    words.push(serves(address, books));
                 } else {
                     words.extend(self.hold_vip(now, address, books));
                 }
@@ -115,6 +129,7 @@ impl Clerk {
                 Some(vip) => {
                     known.push((vip.address, Known::of(object, &self.node)));
                     self.vips_held.release(&vip.address);
+                    books.serve(vip.address, Frontend::of(object));
                     books.write(vip);
                 }
                 None => words.push(unreadable(object)),
@@ -129,10 +144,12 @@ impl Clerk {
             if self.vips_listed && was_claimed {
                 words.extend(self.hold_vip(now, address, books));
             } else {
-                books.vips.remove(&address);
+                books.strike(address);
             }
         }
         self.vips_listed = true;
+        words.push(Word::Filter(filter::Event::Frontends(books.frontends.clone().into_iter().collect())));
+        words.extend(self.guards.settle(now, books));
         words.push(Word::Desk(Note::Vips(known)));
         let there = books.vips.values().filter(|vip| listed.contains(&vip.address));
         words.push(Word::Mind(Event::Vips(there.cloned().collect())));
@@ -156,6 +173,11 @@ impl Clerk {
         }
         let remark = format!("the VirtualIP of {address} vanished while it is claimed; it is announced on");
         (self.vips_held.len() <= REMARKS).then_some(Word::Remark(remark))
+    }
+
+    /// Something happened to a ServiceGuard.
+    pub fn guard(&mut self, now: Instant, event: Watched<ServiceGuard>, books: &mut Books) -> Vec<Word> {
+        self.guards.take(now, event, books)
     }
 
     /// Something happened to a Speaker.
@@ -237,15 +259,19 @@ impl Clerk {
 
     /// When something that is held must be let go.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.vips_held.next_deadline(), self.peers_held.next_deadline()].into_iter().flatten().min()
+        let held =
+            [self.vips_held.next_deadline(), self.peers_held.next_deadline(), self.guards.next_deadline()];
+        held.into_iter().flatten().min()
     }
 
     /// Lets go of what has been held for long enough.
     pub fn deadline(&mut self, now: Instant, books: &mut Books) -> Vec<Word> {
         let mut words = Vec::new();
         for address in self.vips_held.take_due(now) {
-            books.vips.remove(&address);
+            books.strike(address);
+            words.push(serves(address, books));
         }
+        words.extend(self.guards.settle(now, books));
         let gone = self.peers_held.take_due(now);
         if !gone.is_empty() {
             books.peers.retain(|node, _| !gone.contains(node));
@@ -255,8 +281,14 @@ impl Clerk {
     }
 }
 
-fn peers_are(books: &Books) -> [Word; 2] {
+/// Who serves what at an address, if anybody does.
+fn serves(address: IpAddr, books: &Books) -> Word {
+    Word::Filter(filter::Event::Frontend(address, books.frontends.get(&address).cloned()))
+}
+
+fn peers_are(books: &Books) -> [Word; 3] {
     [
+        Word::Filter(filter::Event::Stations(filter::Stations::Peers, books.addresses_of_peers())),
         Word::Desk(Note::Peers(books.peers.keys().cloned().collect())),
         Word::Mind(Event::Peers(books.peers.values().cloned().collect())),
     ]

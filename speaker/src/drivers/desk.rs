@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use landfall_crds::{Announcer, Speaker, SpeakerStatus, VirtualIPStatus};
 
+use super::announcement::{self, Announcement};
 use super::netlink::Network;
-use super::picture::{Picture, Told, View, address_of, refusal_in_words};
+use super::picture::{Picture, Told, View, address_of};
 use super::queue::{Pace, Queue};
 use super::readiness::Readiness;
 use super::speaker_status;
 use super::virtual_ip_status::{self, Known, Speaking};
+use crate::filter::Notice;
 use crate::lan::NodeName;
 use crate::mind::{Report, Withdrawal};
 
@@ -48,6 +50,12 @@ pub enum Note {
     Network(Network),
     /// How ready the speaker is.
     Readiness(Readiness),
+    /// Who is let in at an address, in words, where it has source ranges and the kernel enforces them.
+    Guarded(IpAddr, Option<String>),
+    /// The table of the packet filter vanished.
+    FilterVanished,
+    /// Somebody begins to be refused by the source ranges of a Service, whose guard has this uid.
+    Refused(Notice, String),
 }
 
 /// Names an object that may be written.
@@ -90,23 +98,6 @@ pub enum Written {
     Failed,
 }
 
-/// A Kubernetes Event about a VirtualIP.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Announcement {
-    /// The object's name.
-    pub name: String,
-    /// Its uid.
-    pub uid: String,
-    /// Whether a person should look.
-    pub warning: bool,
-    /// One word, as `kubectl describe` shows.
-    pub reason: &'static str,
-    /// What was done, as one word.
-    pub action: &'static str,
-    /// The sentence.
-    pub note: String,
-}
-
 /// The desk of one node's speaker.
 #[derive(Debug)]
 pub struct Desk {
@@ -118,8 +109,11 @@ pub struct Desk {
     replaces: HashMap<IpAddr, Announcer>,
     /// Addresses that were handed over, and when this node says so if nobody else has.
     leaving: HashMap<IpAddr, Instant>,
+    /// Who is let in where, in words.
+    guarded: HashMap<IpAddr, String>,
     speaker_listed: bool,
     speaker: Option<SpeakerStatus>,
+    speaker_uid: Option<String>,
     network: Network,
     readiness: Readiness,
     queue: Queue<Key>,
@@ -136,8 +130,10 @@ impl Desk {
             objects: HashMap::new(),
             replaces: HashMap::new(),
             leaving: HashMap::new(),
+            guarded: HashMap::new(),
             speaker_listed: false,
             speaker: None,
+            speaker_uid: None,
             network: Network::default(),
             readiness: Readiness::default(),
             queue: Queue::new(Pace::new(EVERY, BURST)),
@@ -178,7 +174,8 @@ impl Desk {
             (_, Some(address)) => self.queue.push(Key::VirtualIp(address), now),
             (_, None) => self.push_speaker(now),
         }
-        self.announcement(&told.report, before.as_ref())
+        let known = self.objects.get(&address_of(&told.report)?)?;
+        announcement::reported(&self.node, &told.report, known, before.as_ref())
     }
 
     /// Reports were lost; this is how things are.
@@ -190,9 +187,13 @@ impl Desk {
         self.push_speaker(now);
     }
 
-    /// Another driver tells something.
-    pub fn note(&mut self, now: Instant, note: Note) {
+    /// Another driver tells something. Returns the Event to write, if it is worth one.
+    pub fn note(&mut self, now: Instant, note: Note) -> Option<Announcement> {
         match note {
+            Note::FilterVanished => {
+                return Some(announcement::filter_vanished(&self.node, self.speaker_uid.as_deref()));
+            }
+            Note::Refused(notice, uid) => return Some(announcement::refused(&self.node, &notice, uid)),
             Note::Vip(address, known) => self.object(now, address, *known),
             Note::VipGone(address) => {
                 self.objects.remove(&address);
@@ -208,8 +209,18 @@ impl Desk {
                 self.picture.keep(&listed);
                 list.into_iter().for_each(|(address, known)| self.object(now, address, known));
             }
+            Note::Guarded(address, words) => {
+                let before = match words.clone() {
+                    Some(words) => self.guarded.insert(address, words),
+                    None => self.guarded.remove(&address),
+                };
+                if before != words && self.picture.addresses.get(&address).is_some_and(View::answers_now) {
+                    self.queue.push(Key::VirtualIp(address), now);
+                }
+            }
             Note::OwnSpeaker(speaker) => {
                 self.speaker_listed = true;
+                self.speaker_uid = speaker.as_ref().and_then(|speaker| speaker.metadata.uid.clone());
                 self.speaker = speaker.map(|speaker| speaker.status.unwrap_or_default());
                 self.push_speaker(now);
             }
@@ -230,6 +241,7 @@ impl Desk {
                 }
             }
         }
+        None
     }
 
     fn object(&mut self, now: Instant, address: IpAddr, known: Known) {
@@ -299,6 +311,7 @@ impl Desk {
             node: &self.node,
             view: self.picture.addresses.get(&address).unwrap_or(&silent),
             replaces: self.replaces.get(&address),
+            guarded: self.guarded.get(&address).map(String::as_str),
             settled: is_settled.then_some(wall),
         };
         let status = virtual_ip_status::plan(known, speaking)?;
@@ -351,30 +364,6 @@ impl Desk {
     /// Whether nothing waits to be written.
     pub fn is_idle(&self) -> bool {
         self.queue.is_idle()
-    }
-
-    fn announcement(&self, report: &Report, before: Option<&View>) -> Option<Announcement> {
-        let known = self.objects.get(&address_of(report)?)?;
-        let (warning, reason, action, note) = match report {
-            Report::Announcing { interface, .. } => {
-                if before.is_some_and(View::answers_now) {
-                    return None;
-                }
-                let note = format!("announcing from node \"{}\" on {interface}", self.node);
-                (false, "nodeAssigned", "Announce", note)
-            }
-            Report::AddressConflict { mac, .. } => {
-                let note = format!("the station {mac}, which is no speaker, uses the address as well");
-                (true, "AddressConflict", "Announce", note)
-            }
-            Report::Refused { reason, .. } => {
-                let note =
-                    format!("node \"{}\" refuses to announce it: {}", self.node, refusal_in_words(*reason));
-                (true, "AddressRefused", "Refuse", note)
-            }
-            _ => return None,
-        };
-        Some(Announcement { name: known.name.clone(), uid: known.uid.clone(), warning, reason, action, note })
     }
 }
 

@@ -72,6 +72,8 @@ fn ready() -> Readiness {
         sockets: Some(Vec::new()),
         vips: KnownFrom::FromApi,
         peers: KnownFrom::FromApi,
+        guards: KnownFrom::FromApi,
+        filter: Some(crate::filter::Health::default()),
         ..Readiness::default()
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use super::api;
 use super::desk::Note;
+use super::filter_thread::{FromFilter, Guarded};
 use super::keys::KeysFolder;
 use super::lan_thread::{Gone, LanThread};
 use super::netlink::{self, Network};
@@ -17,6 +18,7 @@ use super::readiness::Known;
 use super::state_file::StateFile;
 use super::watch::Listeners;
 use crate::config::Options;
+use crate::filter::{self, Stations};
 use crate::lan::Link;
 use crate::mind::Event;
 
@@ -47,6 +49,7 @@ pub(super) async fn follow_network(
     let telling = async {
         while let Some(network) = told.recv().await {
             log_network(&network);
+            listeners.filter.tell(filter::Event::Stations(Stations::Node, network.stations()));
             lan.send(Event::OwnAddresses(network.addresses.clone())).await?;
             lan.send(Event::Gateways(network.gateways.clone())).await?;
             lan.send(Event::Links(network.links.clone())).await?;
@@ -89,6 +92,50 @@ pub(super) async fn follow_keys(folder: KeysFolder, lan: &LanThread) -> Result<I
     }
 }
 
+/// Tells everybody what the packet filter says, for ever.
+pub(super) async fn follow_filter(
+    mut filtered: mpsc::UnboundedReceiver<FromFilter>,
+    lan: &LanThread,
+    notes: &mpsc::UnboundedSender<Note>,
+    listeners: &Listeners,
+) -> Result<Infallible, Error> {
+    // The receiver of notes lives as long as the process, save at the very end.
+    while let Some(said) = filtered.recv().await {
+        match said {
+            FromFilter::Guarded(guarded) => {
+                let by = guarded.iter().map(|guarded| (guarded.address, guarded.by.clone())).collect();
+                lan.send(Event::Guarded(by)).await?;
+                for Guarded { address, words, .. } in guarded {
+                    let _ = notes.send(Note::Guarded(address, words));
+                }
+            }
+            FromFilter::Health(health) => {
+                match (&health.missing, &health.remark) {
+                    (Some(missing), _) => {
+                        tracing::error!("{missing}; no address with source ranges is announced")
+                    }
+                    (None, Some(remark)) => tracing::warn!("{remark}"),
+                    (None, None) => tracing::info!("the packet filter is in the kernel"),
+                }
+                listeners.readiness.send_modify(|readiness| readiness.filter = Some(health));
+            }
+            FromFilter::Vanished => {
+                tracing::error!(
+                    "the table of the packet filter vanished and is being made again: something else flushes the node's \
+                     rules"
+                );
+                let _ = notes.send(Note::FilterVanished);
+            }
+            FromFilter::Notice(notice) => {
+                tracing::warn!("{notice}");
+                let uid = listeners.books.borrow().guards.get(&notice.service).map(|guard| guard.uid.clone());
+                let _ = notes.send(Note::Refused(notice, uid.unwrap_or_default()));
+            }
+        }
+    }
+    Err(Gone.into())
+}
+
 fn log_network(network: &Network) {
     for link in &network.links {
         let addresses: Vec<String> = link.addresses.iter().map(ToString::to_string).collect();
@@ -103,12 +150,16 @@ fn log_network(network: &Network) {
 /// Has the mind know what the speaker knew when it last ran.
 pub(super) async fn restore(file: &StateFile, listeners: &Listeners) -> Result<(), Gone> {
     let Some(books) = file.restore() else { return Ok(()) };
+    listeners.filter.tell(filter::Event::Stations(Stations::Peers, books.addresses_of_peers()));
     listeners.lan.send(Event::Peers(books.peers.values().cloned().collect())).await?;
     listeners.lan.send(Event::Vips(books.vips.values().cloned().collect())).await?;
+    listeners.filter.tell(filter::Event::Frontends(books.frontends.clone().into_iter().collect()));
+    listeners.filter.tell(filter::Event::Guards(books.guards.clone().into_iter().collect()));
     listeners.books.send_replace(books);
     listeners.readiness.send_modify(|readiness| {
         readiness.vips = Known::FromFile;
         readiness.peers = Known::FromFile;
+        readiness.guards = Known::FromFile;
     });
     Ok(())
 }

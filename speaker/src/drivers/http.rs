@@ -105,6 +105,8 @@ mod tests {
             sockets: Some(Vec::new()),
             vips: Known::FromFile,
             peers: Known::FromFile,
+            guards: Known::FromFile,
+            filter: Some(crate::filter::Health::default()),
             ..Readiness::default()
         };
         let (status, text) = ready(&warm);

@@ -494,6 +494,7 @@ mod tests {
             interfaces: Vec::new(),
             fallback: Fallback::None,
             health_checks: Vec::new(),
+            guard: None,
             last_term: 0,
             announced_before: false,
         };

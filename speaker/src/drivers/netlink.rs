@@ -49,6 +49,19 @@ pub struct Network {
     pub gateways: Vec<IpAddr>,
 }
 
+impl Network {
+    /// The addresses of this node and its gateways, and those of everybody on its subnets.
+    pub fn stations(&self) -> BTreeSet<IpAddr> {
+        let on_links = self.links.iter().flat_map(|link| link.addresses.iter().map(IpNet::addr));
+        let broadcasts = self.links.iter().flat_map(Link::broadcasts);
+        on_links
+            .chain(broadcasts)
+            .chain(self.addresses.iter().copied())
+            .chain(self.gateways.iter().copied())
+            .collect()
+    }
+}
+
 /// What a dump of the kernel's tables holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {

@@ -177,6 +177,7 @@ pub fn refusal_in_words(refusal: Refusal) -> &'static str {
         Refusal::OwnAddress => "it is an address of this node itself",
         Refusal::PeerAddress => "it is an address of another node",
         Refusal::GatewayAddress => "it is a gateway of this node",
+        Refusal::NotGuarded => "its source ranges are not in the kernel of this node",
         Refusal::SpecialAddress => {
             "it is unspecified, loopback, link-local, multicast or the broadcast address of a subnet"
         }

@@ -13,8 +13,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::books::Books;
+use super::filter_thread::FilterThread;
 use super::fitness::{self, Sources};
-use super::following::{follow_api, follow_keys, follow_network, restore};
+use super::following::{follow_api, follow_filter, follow_keys, follow_network, restore};
 use super::http;
 use super::keys::{KeysFolder, Unusable};
 use super::lan_thread::{Gone, LanThread};
@@ -46,6 +47,8 @@ const PORTS: Duration = Duration::from_secs(5);
 pub enum Error {
     #[error("cannot start the thread that serves the LAN: {0}")]
     Lan(#[source] io::Error),
+    #[error("cannot start the thread that keeps the packet filter: {0}")]
+    Filter(#[source] io::Error),
     #[error("cannot listen on {0} (--listen, LANDFALL_LISTEN): {1}")]
     Listen(SocketAddr, #[source] io::Error),
     #[error("cannot wait for signals: {0}")]
@@ -79,6 +82,7 @@ pub async fn run(
         Err(error) => tracing::info!("the memory is not locked ({error}): it goes without IPC_LOCK"),
     }
     let (keys_folder, keys) = KeysFolder::open(&options.keys_dir)?;
+    let (filter, filtered) = FilterThread::start(metrics.clone()).map_err(Error::Filter)?;
     let predecessor = Predecessor::find(&options.state_dir, node).await;
     let (lan, said) = LanThread::start(mind, options.lan_port, metrics.clone()).map_err(Error::Lan)?;
     let (readiness, _) = watch::channel(Readiness::default());
@@ -96,6 +100,7 @@ pub async fn run(
 
     let lines = Lines {
         lan: said,
+        filter: filter.clone(),
         notes: notes_seen,
         client: client_seen,
         readiness: readiness.clone(),
@@ -111,6 +116,7 @@ pub async fn run(
     let state_file = StateFile::new(&options.state_dir, node);
     let listeners = Listeners {
         lan: lan.clone(),
+        filter,
         desk: notes.clone(),
         books: books.clone(),
         readiness: readiness.clone(),
@@ -151,8 +157,10 @@ pub async fn run(
             addresses: own_addresses,
             inherited,
         };
+        let filtering = follow_filter(filtered, &lan, &notes, &listeners);
         let fitness = async { fitness::follow(sources, &lan, &readiness).await.map_err(Error::from) };
-        tokio::try_join!(network, knowledge, follow_keys(keys_folder, &lan), serving, fitness).map(drop)
+        tokio::try_join!(network, knowledge, filtering, follow_keys(keys_folder, &lan), serving, fitness)
+            .map(drop)
     };
     let mut work = Box::pin(work);
     let mut succession = pin!(async {
@@ -183,8 +191,9 @@ pub async fn run(
         }
     }
     if let Some(connection) = successor {
-        // With it go the ports.
+        // With it go the ports, and with the last handle of the filter's thread its hold on the table, which stays.
         drop(work);
+        drop(listeners);
         tracing::info!("another process of this node goes on; this one waits to be ended");
         tokio::select! {
             () = asked_to_end(&mut terminate, &mut interrupt) => {}

@@ -11,19 +11,22 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource};
 use landfall_crds::names::managers;
-use landfall_crds::{Speaker, SpeakerSpec, VirtualIP};
+use landfall_crds::{ServiceGuard, Speaker, SpeakerSpec, VirtualIP};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use super::announcement::{Announcement, Regarding};
 use super::api;
 use super::books::Books;
-use super::desk::{Announcement, Desk, Key, Note, Write, Written};
+use super::desk::{Desk, Key, Note, Write, Written};
+use super::filter_thread::FilterThread;
 use super::gauges;
 use super::lan_thread::FromLan;
 use super::queue::Pace;
 use super::readiness::Readiness;
 use super::virtual_ip_status::Known;
+use crate::filter::Event as FilterEvent;
 use crate::metrics::{Metrics, WriteKind, WriteResult};
 use crate::mind::Report;
 use crate::succession::Inheritance;
@@ -44,6 +47,8 @@ const EVENTS_WAITING: usize = 64;
 pub struct Lines {
     /// The thread of the mind.
     pub lan: mpsc::Receiver<FromLan>,
+    /// The packet filter, which is told what this node announces.
+    pub filter: FilterThread,
     /// The other drivers.
     pub notes: mpsc::UnboundedReceiver<Note>,
     /// The way to the API, once there is one.
@@ -124,7 +129,9 @@ pub async fn run(node: String, mut lines: Lines, metrics: Metrics) -> End {
                 None => return End::Gone,
             },
             Some(note) = lines.notes.recv() => {
-                desk.note(Instant::now(), note);
+                if let Some(announcement) = desk.note(Instant::now(), note) {
+                    events.push(announcement, &metrics);
+                }
                 gauges_at.get_or_insert(now + GAUGES);
             }
             Some(Ended { key, written, trouble: why }) = writes.next() => {
@@ -159,12 +166,24 @@ fn hear(said: FromLan, desk: &mut Desk, events: &mut Events, lines: &Lines, metr
             if let Report::Announcing { address, term, .. } = told.report {
                 lines.books.send_if_modified(|books| books.raise_term(address, term));
             }
+            match told.report {
+                Report::Announcing { address, .. } => {
+                    lines.filter.tell(FilterEvent::Announcing(address, true))
+                }
+                Report::Withdrawn { address, .. } => {
+                    lines.filter.tell(FilterEvent::Announcing(address, false))
+                }
+                _ => {}
+            }
             if let Some(announcement) = desk.told(now, &told) {
                 events.push(announcement, metrics);
             }
         }
         FromLan::Resync(picture) => {
             tracing::warn!("reports came too fast; how things are is compared anew");
+            for (address, view) in &picture.addresses {
+                lines.filter.tell(FilterEvent::Announcing(*address, view.answers_now()));
+            }
             desk.resync(now, *picture);
             gauges::announced(metrics, desk.picture());
         }
@@ -368,9 +387,15 @@ impl Events {
 }
 
 async fn publish(recorder: &Recorder, announcement: Announcement) -> kube::Result<()> {
+    let kind = match announcement.regarding {
+        Regarding::VirtualIp => VirtualIP::kind(&()),
+        Regarding::ServiceGuard => ServiceGuard::kind(&()),
+        Regarding::Speaker => Speaker::kind(&()),
+    };
     let regarding = ObjectReference {
+        // All of them are of one version.
         api_version: Some(VirtualIP::api_version(&()).into_owned()),
-        kind: Some(VirtualIP::kind(&()).into_owned()),
+        kind: Some(kind.into_owned()),
         name: Some(announcement.name),
         uid: Some(announcement.uid),
         ..ObjectReference::default()

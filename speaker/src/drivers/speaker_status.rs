@@ -194,6 +194,8 @@ mod tests {
             sockets: Some(Vec::new()),
             vips: Known::FromApi,
             peers: Known::FromApi,
+            guards: Known::FromApi,
+            filter: Some(crate::filter::Health::default()),
             ..Readiness::default()
         }
     }

@@ -6,19 +6,15 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
-use landfall_crds::Fallback;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::books::Books;
-use crate::lan::{PeerInfo, PeerLink, Vip};
+use super::state_format::{Header, Stored};
 use crate::metrics::{Metrics, ResultLabels, WriteResult};
 
 /// Raised when an older speaker could not make sense of the file any more.
@@ -53,51 +49,6 @@ pub enum Error {
     OtherNode(String),
     #[error("it is too large to be ours: {0} bytes")]
     TooLarge(u64),
-}
-
-#[derive(Serialize, Deserialize)]
-struct Header {
-    version: u32,
-    node: String,
-    /// Of the rest of the file, in hexadecimal digits. Versions that this one does not read may have another.
-    #[serde(default)]
-    sha256: String,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Stored {
-    vips: Vec<StoredVip>,
-    peers: Vec<StoredPeer>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct StoredVip {
-    address: IpAddr,
-    claimed: bool,
-    epoch: i64,
-    candidates: Vec<String>,
-    interfaces: Vec<String>,
-    fallback: Fallback,
-    last_term: u64,
-    announced_before: bool,
-    #[serde(default)]
-    health_checks: Vec<u16>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredPeer {
-    node: String,
-    links: Vec<StoredLink>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredLink {
-    mac: String,
-    subnets: Vec<String>,
-    addresses: Vec<IpAddr>,
-    address: Option<IpAddr>,
 }
 
 impl StateFile {
@@ -142,7 +93,14 @@ impl StateFile {
         if length > LARGEST {
             return Err(Error::TooLarge(length));
         }
-        let bytes = fs::read(&path).map_err(Error::Read)?;
+        self.parse(&fs::read(&path).map_err(Error::Read)?)
+    }
+
+    /// Reads what such a file holds.
+    ///
+    /// # Errors
+    /// It is not what this node's speaker writes.
+    pub fn parse(&self, bytes: &[u8]) -> Result<Books, Error> {
         let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
         let (first, rest) = bytes.split_at(end);
         let header: Header = serde_json::from_slice(first).map_err(Error::NotOurs)?;
@@ -156,18 +114,15 @@ impl StateFile {
             return Err(Error::Damaged);
         }
         let stored: Stored = serde_json::from_slice(rest).map_err(Error::NotOurs)?;
-        Ok(Books {
-            vips: stored.vips.into_iter().map(|vip| (vip.address, vip.into())).collect(),
-            peers: stored.peers.into_iter().map(|peer| (peer.node.as_str().into(), peer.into())).collect(),
-        })
+        Ok(stored.into_books())
     }
 
     /// The text of the file for `books`.
-    fn text(&self, books: &Books) -> Result<Vec<u8>, Error> {
-        let stored = Stored {
-            vips: books.vips.values().map(Into::into).collect(),
-            peers: books.peers.values().map(Into::into).collect(),
-        };
+    ///
+    /// # Errors
+    /// They cannot be put into words.
+    pub fn text(&self, books: &Books) -> Result<Vec<u8>, Error> {
+        let stored = Stored::of(books);
         let mut rest = b"\n".to_vec();
         serde_json::to_writer(&mut rest, &stored).map_err(|error| Error::Write(error.into()))?;
         let header = Header { version: VERSION, node: self.node.clone(), sha256: checksum(&rest) };
@@ -227,67 +182,14 @@ fn checksum(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-impl From<&Vip> for StoredVip {
-    fn from(vip: &Vip) -> Self {
-        Self {
-            address: vip.address,
-            claimed: vip.claimed,
-            epoch: vip.epoch,
-            candidates: vip.candidates.iter().map(ToString::to_string).collect(),
-            interfaces: vip.interfaces.clone(),
-            fallback: vip.fallback,
-            last_term: vip.last_term,
-            announced_before: vip.announced_before,
-            health_checks: vip.health_checks.clone(),
-        }
-    }
-}
-
-impl From<StoredVip> for Vip {
-    fn from(vip: StoredVip) -> Self {
-        Self {
-            address: vip.address,
-            claimed: vip.claimed,
-            epoch: vip.epoch,
-            candidates: vip.candidates.iter().map(|node| node.as_str().into()).collect(),
-            interfaces: vip.interfaces,
-            fallback: vip.fallback,
-            last_term: vip.last_term,
-            announced_before: vip.announced_before,
-            health_checks: vip.health_checks,
-        }
-    }
-}
-
-impl From<&PeerInfo> for StoredPeer {
-    fn from(peer: &PeerInfo) -> Self {
-        let links = peer.links.iter().map(|link| StoredLink {
-            mac: link.mac.to_string(),
-            subnets: link.subnets.iter().map(ToString::to_string).collect(),
-            addresses: link.addresses.clone(),
-            address: link.address,
-        });
-        Self { node: peer.node.to_string(), links: links.collect() }
-    }
-}
-
-impl From<StoredPeer> for PeerInfo {
-    fn from(peer: StoredPeer) -> Self {
-        let links = peer.links.into_iter().filter_map(|link| {
-            Some(PeerLink {
-                mac: link.mac.parse().ok()?,
-                subnets: link.subnets.iter().filter_map(|text| text.parse::<IpNet>().ok()).collect(),
-                addresses: link.addresses,
-                address: link.address,
-            })
-        });
-        Self { node: peer.node.as_str().into(), links: links.collect() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filter::frontend::{Claim, Frontend, Guard, Port, ServiceName};
+    use crate::filter::sources::Sources;
+    use crate::lan::{PeerInfo, PeerLink, Vip};
+    use landfall_crds::{Fallback, Protocol};
+    use std::net::IpAddr;
     use std::os::unix::fs::PermissionsExt;
 
     fn books() -> Books {
@@ -301,6 +203,7 @@ mod tests {
             interfaces: vec!["eth*".into()],
             fallback: Fallback::AnyOnSubnet,
             health_checks: Vec::new(),
+            guard: Some("d2".into()),
             last_term: 12,
             announced_before: true,
         });
@@ -311,7 +214,43 @@ mod tests {
             address: Some("192.168.10.12".parse().unwrap()),
         };
         books.peers.insert("n2".into(), PeerInfo { node: "n2".into(), links: vec![link] });
+        let service = ServiceName::new("shop", "web");
+        let port = |number| Port { protocol: Protocol::Sctp, number };
+        let claims = vec![
+            Claim { service: service.clone(), guard: Some("d2".into()) },
+            Claim { service: ServiceName::new("shop", "open"), guard: None },
+        ];
+        books.serve(address, Frontend::new(claims, [(port(80), service.clone())]));
+        let guard = |digest: &str| Guard {
+            uid: "u1".into(),
+            digest: digest.into(),
+            sources: Sources::parse(["10.0.0.0/9", "fd00::/8"]).unwrap(),
+            ranges: vec!["10.0.0.0/9".into(), "fd00::/8".into()],
+            node_ports: vec![port(30080)],
+            ..Guard::default()
+        };
+        books.guard(service.clone(), guard("d1"));
+        books.guard(service, guard("d2"));
+        let closed = Guard { closed: Some("1001 ranges".into()), digest: "d3".into(), ..Guard::default() };
+        books.guard(ServiceName::new("shop", "closed"), closed);
         books
+    }
+
+    #[test]
+    fn a_file_from_before_there_were_guards_is_read_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::new(folder.path(), "n1");
+        let mut books = books();
+        books.frontends.values_mut().for_each(|frontend| *frontend = Default::default());
+        books.vips.values_mut().for_each(|vip| vip.guard = None);
+        books.guards.clear();
+        let text = String::from_utf8(file.text(&books).unwrap()).unwrap();
+        let (_, rest) = text.split_at(text.find('\n').unwrap());
+        let older = rest.replace(",\"guards\":[]", "");
+        assert_ne!(older, rest);
+        let header = Header { version: VERSION, node: "n1".into(), sha256: checksum(older.as_bytes()) };
+        fs::write(file.path(), serde_json::to_string(&header).unwrap() + &older).unwrap();
+        assert_eq!(file.restore().unwrap(), books);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
-use landfall_crds::names::conditions::{ADDRESS_CONFLICT, ANNOUNCED};
+use landfall_crds::names::conditions::{ADDRESS_CONFLICT, ADDRESS_GUARDED, ANNOUNCED};
 use landfall_crds::{Announcer, PastAnnouncer, VirtualIP, VirtualIPStatus};
 
 use super::conditions::{Says, condition, find};
@@ -78,6 +78,9 @@ pub struct Speaking<'a> {
     pub view: &'a View,
     /// Who the object named as announcer when this node began to announce.
     pub replaces: Option<&'a Announcer>,
+    /// Who is let in there, in words, where the address has source ranges and the kernel of this node enforces
+    /// them.
+    pub guarded: Option<&'a str>,
     /// Since when this speaker has run for long enough that it would announce by now what it still
     /// announced when it ended the last time.
     pub settled: Option<Timestamp>,
@@ -88,13 +91,16 @@ pub fn plan(known: &Known, speaking: Speaking<'_>) -> Option<VirtualIPStatus> {
     let before = owned(&known.status);
     let mut wanted = before.clone();
     announcer(&mut wanted, known, speaking);
+    guarded(&mut wanted, speaking);
     conflict(&mut wanted, speaking);
     (wanted != before).then_some(wanted)
 }
 
 /// The part of a status that speakers own.
 fn owned(status: &VirtualIPStatus) -> VirtualIPStatus {
-    let ours = |condition: &&Condition| [ANNOUNCED, ADDRESS_CONFLICT].contains(&condition.type_.as_str());
+    let ours = |condition: &&Condition| {
+        [ANNOUNCED, ADDRESS_GUARDED, ADDRESS_CONFLICT].contains(&condition.type_.as_str())
+    };
     VirtualIPStatus {
         announcer: status.announcer.clone(),
         last_announcers: status.last_announcers.clone(),
@@ -181,6 +187,22 @@ fn refuse(wanted: &mut VirtualIPStatus, speaking: Speaking<'_>) {
     if !said {
         let message = format!("node {} refuses it: {}", speaking.node, refusal_in_words(refusal));
         set(wanted, ANNOUNCED, Says { status: false, reason: "AddressRefused", message }, at);
+    }
+}
+
+/// The node that announces says who may come in; one that does not leaves that alone. Where there are no source
+/// ranges there is no condition.
+fn guarded(wanted: &mut VirtualIPStatus, speaking: Speaking<'_>) {
+    let Answers::Now(announcing) = &speaking.view.answers else { return };
+    if wanted.announcer.as_ref().is_none_or(|announcer| announcer.node != speaking.node) {
+        return;
+    }
+    match speaking.guarded {
+        Some(words) => {
+            let says = Says { status: true, reason: "SourceRangesEnforced", message: words.to_owned() };
+            set(wanted, ADDRESS_GUARDED, says, announcing.since);
+        }
+        None => wanted.conditions.retain(|condition| condition.type_ != ADDRESS_GUARDED),
     }
 }
 

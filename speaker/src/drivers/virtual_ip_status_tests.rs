@@ -49,7 +49,7 @@ fn known(status: VirtualIPStatus) -> Known {
 }
 
 fn n1(view: &View) -> Speaking<'_> {
-    Speaking { node: "n1", view, replaces: None, settled: None }
+    Speaking { node: "n1", view, replaces: None, guarded: None, settled: None }
 }
 
 fn announced(status: &VirtualIPStatus) -> (&str, &str) {
@@ -225,4 +225,24 @@ fn what_is_not_a_speakers_is_left_out_of_what_is_written() {
     let written = plan(&known(status.clone()), n1(&announcing(1, 7, 50))).unwrap();
     assert!(written.last_holders.is_empty());
     assert_eq!(written.conditions.len(), 1);
+}
+
+#[test]
+fn the_announcer_says_who_may_come_in() {
+    let view = announcing(1, 1, 10);
+    let words = "192.168.10.50: tcp/80 of shop/web lets in 10.0.0.0/8";
+    let speaking = Speaking { guarded: Some(words), ..n1(&view) };
+    let guarded = |status: &VirtualIPStatus| find(&status.conditions, ADDRESS_GUARDED).cloned();
+    let status = plan(&known(VirtualIPStatus::default()), speaking).unwrap();
+    let says = guarded(&status).unwrap();
+    assert_eq!((says.status.as_str(), says.reason.as_str()), ("True", "SourceRangesEnforced"));
+    assert_eq!(says.message, words);
+    assert_eq!(plan(&known(status.clone()), speaking), None, "once");
+    let open = plan(&known(status.clone()), n1(&view)).unwrap();
+    assert_eq!(guarded(&open), None, "its ranges were taken away");
+    // Another node's word is left alone.
+    let silent = View::default();
+    let mut theirs = status;
+    theirs.announcer = Some(by("n2", 5, 5, 10));
+    assert_eq!(plan(&known(theirs), n1(&silent)), None);
 }

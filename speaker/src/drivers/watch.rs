@@ -1,4 +1,4 @@
-//! Watches VirtualIPs and Speakers, and nothing else.
+//! Watches VirtualIPs, ServiceGuards and Speakers, and nothing else.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -10,7 +10,7 @@ use futures::{StreamExt, stream};
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use landfall_crds::{Speaker, VirtualIP};
+use landfall_crds::{ServiceGuard, Speaker, VirtualIP};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
@@ -18,6 +18,7 @@ use super::api;
 use super::books::Books;
 use super::clerk::{Clerk, Word};
 use super::desk::Note;
+use super::filter_thread::FilterThread;
 use super::lan_thread::{Gone, LanThread};
 use super::readiness::{Known, Readiness};
 
@@ -37,6 +38,8 @@ const FORGIVE: Duration = Duration::from_secs(30);
 pub struct Listeners {
     /// The mind.
     pub lan: LanThread,
+    /// The packet filter.
+    pub filter: FilterThread,
     /// The writer to the API.
     pub desk: mpsc::UnboundedSender<Note>,
     /// What is known, for the state file and others.
@@ -51,6 +54,7 @@ type Watched<K> = watcher::Result<Box<watcher::Event<K>>>;
 
 enum Seen {
     Vip(Watched<VirtualIP>),
+    Guard(Watched<ServiceGuard>),
     Speaker(Watched<Speaker>),
 }
 
@@ -60,8 +64,9 @@ enum Seen {
 /// The thread of the mind has ended.
 pub async fn run(client: Client, node: &str, listeners: &Listeners) -> Result<Infallible, Gone> {
     let vips = watched::<VirtualIP>(&client).map(Seen::Vip);
+    let guards = watched::<ServiceGuard>(&client).map(Seen::Guard);
     let speakers = watched::<Speaker>(&client).map(Seen::Speaker);
-    let mut seen = stream::select(vips, speakers);
+    let mut seen = stream::select(stream::select(vips, guards), speakers);
     let mut clerk = Clerk::new(node);
     let mut troubles = Troubles::default();
     loop {
@@ -92,10 +97,11 @@ where
         .boxed()
 }
 
-/// What is wrong with either watch.
+/// What is wrong with each watch.
 #[derive(Debug, Default)]
 struct Troubles {
     vips: Option<String>,
+    guards: Option<String>,
     speakers: Option<String>,
 }
 
@@ -105,11 +111,16 @@ fn see(clerk: &mut Clerk, troubles: &mut Troubles, seen: Seen, listeners: &Liste
     listeners.books.send_if_modified(|books| {
         match seen {
             Seen::Vip(Err(error)) => troubles.vips = Some(api::in_words(&error)),
+            Seen::Guard(Err(error)) => troubles.guards = Some(api::in_words(&error)),
             Seen::Speaker(Err(error)) => troubles.speakers = Some(api::in_words(&error)),
             Seen::Vip(Ok(event)) => {
                 // That a list is about to be asked for does not say that there will be an answer.
                 troubles.vips = troubles.vips.take().filter(|_| matches!(*event, watcher::Event::Init));
                 words = clerk.vip(now, *event, books);
+            }
+            Seen::Guard(Ok(event)) => {
+                troubles.guards = troubles.guards.take().filter(|_| matches!(*event, watcher::Event::Init));
+                words = clerk.guard(now, *event, books);
             }
             Seen::Speaker(Ok(event)) => {
                 troubles.speakers =
@@ -117,10 +128,14 @@ fn see(clerk: &mut Clerk, troubles: &mut Troubles, seen: Seen, listeners: &Liste
                 words = clerk.speaker(now, *event, books);
             }
         }
-        words.iter().any(|word| matches!(word, Word::Mind(_)))
+        words.iter().any(|word| matches!(word, Word::Mind(_) | Word::Filter(_)))
     });
-    let vips = troubles.vips.as_ref().map(|text| format!("VirtualIPs: {text}"));
-    let trouble = vips.or_else(|| troubles.speakers.as_ref().map(|text| format!("Speakers: {text}")));
+    let named = [
+        ("VirtualIPs", &troubles.vips),
+        ("ServiceGuards", &troubles.guards),
+        ("Speakers", &troubles.speakers),
+    ];
+    let trouble = named.iter().find_map(|(what, text)| Some(format!("{what}: {}", text.as_ref()?)));
     listeners.readiness.send_if_modified(|readiness| {
         let changed = readiness.api.is_some() != trouble.is_some();
         match (&readiness.api, &trouble) {
@@ -139,10 +154,12 @@ fn see(clerk: &mut Clerk, troubles: &mut Troubles, seen: Seen, listeners: &Liste
 async fn say(word: Word, listeners: &Listeners) -> Result<(), Gone> {
     match word {
         Word::Mind(event) => listeners.lan.send(event).await?,
+        Word::Filter(event) => listeners.filter.tell(event),
         // Its receiver lives as long as the process, save at the very end.
         Word::Desk(note) => drop(listeners.desk.send(note)),
         Word::VipsListed => listeners.readiness.send_modify(|readiness| readiness.vips = Known::FromApi),
         Word::PeersListed => listeners.readiness.send_modify(|readiness| readiness.peers = Known::FromApi),
+        Word::GuardsListed => listeners.readiness.send_modify(|readiness| readiness.guards = Known::FromApi),
         Word::Alarm(text) => tracing::error!("{text}"),
         Word::Remark(text) => tracing::warn!("{text}"),
     }

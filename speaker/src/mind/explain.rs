@@ -27,6 +27,8 @@ pub enum Gate {
     NotACandidate,
     /// The speaker refuses it.
     Refused(Refusal),
+    /// Its source ranges are not in the kernel.
+    NotGuarded,
     /// No link with carrier carries it.
     NoLink,
     /// This node listens before it claims anything.
@@ -100,6 +102,7 @@ impl Mind {
             (!vip.claimed).then_some(Gate::NotClaimed),
             (!ranking.contains(own)).then_some(Gate::NotACandidate),
             self.facts.refusal(address).map(Gate::Refused),
+            record.is_unguarded().then_some(Gate::NotGuarded),
             links.is_empty().then_some(Gate::NoLink),
             any(&|link| self.liveness.settled_at(link) > self.seen).then_some(Gate::Settling),
             any(&|link| self.hush.is_hushed(link)).then_some(Gate::Hushed),

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use landfall_crds::{Fallback, glob_matches};
 
 use super::Refusal;
-use crate::lan::{Link, LinkIndex, MacAddr, NodeName, PeerInfo, Vip};
+use crate::lan::{Link, LinkIndex, MacAddr, NodeName, PeerInfo, Vip, is_link_local, is_special};
 
 /// To whom a hardware address belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,7 +252,9 @@ impl Facts {
 
     /// Why the address must not be announced by this node, whatever the API says.
     pub fn refusal(&self, address: IpAddr) -> Option<Refusal> {
-        if is_special(address) || self.links.values().any(|link| is_subnet_broadcast(link, address)) {
+        if is_special(address)
+            || self.links.values().flat_map(Link::broadcasts).any(|broadcast| broadcast == address)
+        {
             Some(Refusal::SpecialAddress)
         } else if self.own_addresses.contains(&address) || self.addresses_elsewhere.contains(&address) {
             Some(Refusal::OwnAddress)
@@ -264,35 +266,6 @@ impl Facts {
             None
         }
     }
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
-}
-
-fn is_special(address: IpAddr) -> bool {
-    let beyond = match address {
-        // "This network" and everything from class E up, 255.255.255.255 among it (RFC 6890).
-        IpAddr::V4(address) => address.octets()[0] == 0 || address.octets()[0] >= 240,
-        IpAddr::V6(address) => address.to_ipv4_mapped().is_some(),
-    };
-    beyond
-        || address.is_unspecified()
-        || address.is_loopback()
-        || address.is_multicast()
-        || is_link_local(address)
-}
-
-fn is_subnet_broadcast(link: &Link, address: IpAddr) -> bool {
-    let IpAddr::V4(address) = address else { return false };
-    link.addresses.iter().any(|own| match own {
-        // A /31 has no broadcast address (RFC 3021), and a /32 is one address only.
-        IpNet::V4(own) => own.prefix_len() < 31 && own.broadcast() == address,
-        IpNet::V6(_) => false,
-    })
 }
 
 #[cfg(test)]
@@ -365,6 +338,7 @@ mod tests {
             interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
             fallback: Fallback::None,
             health_checks: Vec::new(),
+            guard: None,
             last_term: 0,
             announced_before: true,
         };

@@ -62,6 +62,7 @@ pub(super) fn vip(address: IpAddr, candidates: &[&str]) -> Vip {
         interfaces: Vec::new(),
         fallback: Fallback::None,
         health_checks: Vec::new(),
+        guard: None,
         last_term: 1,
         announced_before: true,
     }

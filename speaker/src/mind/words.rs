@@ -64,6 +64,9 @@ pub enum Event {
     Gates(Gates),
     /// At these ports kube-proxy says that there is no endpoint on this node, whenever that changed.
     Unfit(BTreeSet<u16>),
+    /// The kernel enforces these guards at these addresses, as [`Vip::guard`] names them, or none any more; whenever
+    /// that changed.
+    Guarded(Vec<(IpAddr, Option<Arc<str>>)>),
     /// Speakers prove to each other by these keys who they are, from now on; or not at all.
     Keys(Option<Arc<Keyring>>),
     /// The time that `next_deadline` named has come.
@@ -210,4 +213,6 @@ pub enum Refusal {
     GatewayAddress,
     /// It is unspecified, loopback, link-local, multicast, or a subnet's broadcast address.
     SpecialAddress,
+    /// The kernel does not enforce its source ranges.
+    NotGuarded,
 }

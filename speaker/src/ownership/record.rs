@@ -42,6 +42,8 @@ pub(crate) struct Record {
     pub(super) holding: Option<Holding>,
     /// Since when nobody is known to announce it, as far as this node waits to do so.
     pub(super) void_since: Option<Instant>,
+    /// Since when the kernel does not enforce its source ranges.
+    pub(super) unguarded_since: Option<Instant>,
     /// Since when its owner is known to stand under an older epoch than one that ranks it first.
     pub(super) behind_since: Option<Instant>,
     /// Who was last known to announce it.
@@ -71,6 +73,7 @@ impl Record {
             gone_since: None,
             holding: None,
             void_since: None,
+            unguarded_since: None,
             behind_since: None,
             last_owner: None,
             asked: None,
@@ -124,6 +127,10 @@ impl Record {
 
     pub(crate) fn has_conflict(&self) -> bool {
         self.conflict.is_some()
+    }
+
+    pub(crate) fn is_unguarded(&self) -> bool {
+        self.unguarded_since.is_some()
     }
 
     pub(crate) fn is_held(&self) -> bool {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::books::PeerBooks;
 use super::claim::{Claim, Claimant, Statement};
 use super::gates::Gates;
+use super::guarding::Guarding;
 use super::knowledge::Knowledge;
 use super::lan::Lan;
 use super::record::{Holding, Record};
@@ -26,6 +27,8 @@ pub(super) struct Desk<'a> {
     pub(super) gates: Gates,
     /// Ports of checks that do not pass here.
     pub(super) unfit: &'a BTreeSet<u16>,
+    /// What the kernel enforces.
+    pub(super) guarding: &'a Guarding,
     /// Connections are kept across planned moves.
     pub(super) keeps_connections: bool,
     pub(super) timing: Timing,
@@ -72,6 +75,7 @@ impl Owner {
 impl Desk<'_> {
     /// Decides an address: what is said of it from now on, and whether it may be forgotten.
     pub(super) fn decide(&mut self, record: &mut Record) -> (Statement, bool) {
+        self.look_at_guard(record);
         let position = self.position(record);
         for (_, _, claim) in self.books.claims(record.address()) {
             record.term = record.term.max(claim.term);
@@ -132,7 +136,7 @@ impl Desk<'_> {
             lacks,
             rank,
             ranking,
-            refusal: self.around.facts.refusal(record.address()),
+            refusal: self.around.facts.refusal(record.address()).or_else(|| self.refusal_unguarded(record)),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::wire::speech::{Entry, Witnessed, digest};
 
 mod claiming;
 mod fitness;
+mod guarding;
 mod keeping;
 mod moves;
 mod witnesses;
@@ -46,6 +47,7 @@ fn vip(candidates: &[&str]) -> Vip {
         interfaces: Vec::new(),
         fallback: Fallback::None,
         health_checks: Vec::new(),
+        guard: None,
         last_term: 0,
         announced_before: true,
     }

@@ -27,6 +27,7 @@ impl Desk<'_> {
         let behind_since = record.behind_since.take();
         let may =
             record.vip.claimed && refusal.is_none() && !links.is_empty() && self.leaving_since.is_none();
+        let may = may && record.unguarded_since.is_none();
         let Some(rank) = rank.filter(|_| may) else {
             record.void_since = None;
             return;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::gates::Gates;
 use crate::lan::{LinkIndex, MacAddr, NodeName, Vip};
@@ -53,6 +54,8 @@ pub enum Event<'a> {
     Gates(Gates),
     /// At these ports kube-proxy says that there is no endpoint on this node.
     Unfit(BTreeSet<u16>),
+    /// The kernel enforces these guards at these addresses, as [`Vip::guard`] names them; or none any more.
+    Guarded(Vec<(IpAddr, Option<Arc<str>>)>),
     /// A peer that is alive said something.
     Said(&'a NodeName, &'a Header, &'a Body),
     /// All that a peer said is void: it left.

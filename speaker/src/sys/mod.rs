@@ -7,6 +7,7 @@
 mod arrival;
 pub mod datagram;
 pub mod groups;
+pub mod netfilter;
 pub mod packet;
 pub mod scheduling;
 mod wake;

@@ -19,6 +19,7 @@ pub fn vip(number: u32, first: usize, nodes: usize) -> Vip {
         interfaces: Vec::new(),
         fallback: Fallback::None,
         health_checks: Vec::new(),
+        guard: None,
         last_term: 0,
         announced_before: true,
     }
