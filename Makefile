@@ -20,7 +20,7 @@ demo: build kubernetes packages ## Show a Service getting its address, and survi
 .PHONY: test
 test: lint build kubernetes packages ## Pass every test: lints, unit and property tests, seeded mistakes, simulator, end-to-end in the lab
 	@echo "== unit and property tests, simulator"
-	cargo test --workspace --exclude landfall-tests --lib --bins --test generated --test documented --test model --test sim --test kernel --test frr
+	cargo test --workspace --exclude landfall-tests --lib --bins --test generated --test documented --test model --test sim --test kernel --test filter --test frr
 	@echo "== mistakes seeded into the controller's core: each must be caught"
 	cargo test -p landfall-controller --test mutants
 	@echo "== the controller's drivers against a real API server"

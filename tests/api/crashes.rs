@@ -148,7 +148,7 @@ async fn killed_between_any_two_writes(lab: &Lab) -> Result<()> {
 }
 
 /// Starts a leader on n1 that will be killed at `point`, and its successor on n2.
-async fn doomed_leader(lab: &Lab, by_hand: &ByHand, point: &str) -> Result<()> {
+pub(crate) async fn doomed_leader(lab: &Lab, by_hand: &ByHand, point: &str) -> Result<()> {
     let mut environment = QUICK_LEASE.to_vec();
     environment.push(("LANDFALL_FAULT_POINT", point));
     by_hand.start_controller(lab, lab.node("n1")?, &environment).await?;

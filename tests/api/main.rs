@@ -8,6 +8,7 @@ mod crashes;
 mod custom_resources;
 mod faults;
 mod granting;
+mod guarding;
 mod neighbours;
 mod policies;
 mod refusals;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         vec![custom_resources],
         policies::stories(),
         granting::stories(),
+        guarding::stories(),
         neighbours::stories(),
         refusals::stories(),
         crashes::stories(),

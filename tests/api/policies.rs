@@ -85,8 +85,8 @@ async fn accounts_are_held(lab: &Lab) -> Result<()> {
 struct Stage<'a> {
     lab: &'a Lab,
     clients: BTreeMap<Who, Client>,
-    /// What is to be deleted in the end, oldest first.
-    made: Vec<(Kind, String)>,
+    /// What is to be deleted in the end, oldest first, and who made it.
+    made: Vec<(Kind, String, Who)>,
 }
 
 impl Stage<'_> {
@@ -146,7 +146,8 @@ impl Stage<'_> {
         })
         .await?;
         if let (Deed::Create(_), Some(object)) = (&attempt.deed, made) {
-            self.made.push((attempt.kind, object.metadata.name.context("an object without a name")?));
+            let name = object.metadata.name.context("an object without a name")?;
+            self.made.push((attempt.kind, name, attempt.who.clone()));
         }
         Ok(())
     }
@@ -180,12 +181,13 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Deletes what was made, newest first: as the administrator, and without waiting for whoever put a
-    /// finalizer on it, who does not run.
-    async fn clear(&self) -> Result<()> {
+    /// Deletes what was made, newest first: as the administrator, except for what a policy lets nobody delete but
+    /// who made it, and without waiting for whoever put a finalizer on it, who does not run.
+    async fn clear(&mut self) -> Result<()> {
         let mut left = Vec::new();
-        for (kind, name) in self.made.iter().rev() {
-            let api = kind.api(self.lab.client());
+        for (kind, name, maker) in std::mem::take(&mut self.made).iter().rev() {
+            let who = if *kind == Kind::ServiceGuard { maker } else { &Who::Administrator };
+            let api = kind.api(self.client(who).await?);
             let gone = eventually(seconds(10), "it is gone", async || {
                 let bare = Patch::Merge(json!({"metadata": {"finalizers": null}}));
                 match api.patch(name, &PatchParams::default(), &bare).await {

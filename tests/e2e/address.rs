@@ -71,6 +71,13 @@ async fn dual_stack(lab: &Lab) -> Result<()> {
     ensure!(has.iter().any(|name| name == finalizers::SERVICE_ADDRESS), "{has:?}");
     says(lab, "dual", GRANTED, "True", "Granted").await?;
     says(lab, "dual", SERVICE_ANNOUNCED, "True", "Announced").await?;
+    eventually(seconds(10), "one Event tells that it can be reached", async || {
+        let about = "regarding.name=dual,reason=EnsuredLoadBalancer";
+        let told = lab.kubectl(&["get", "events.events.k8s.io", "--field-selector", about, "-o", "name"])?;
+        ensure!(told.lines().count() == 1, "{told:?}");
+        Ok(())
+    })
+    .await?;
     delete(lab, "dual").await?;
     no_address_is_left(lab, "dual").await
 }

@@ -16,6 +16,7 @@ mod moves;
 mod operations;
 mod release;
 mod resilience;
+mod source_ranges;
 mod upgrades;
 
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         lab::stories(),
         isolation::stories(),
         address::stories(),
+        source_ranges::stories(),
         failover::stories(),
         moves::stories(),
         upgrades::stories(),

@@ -12,7 +12,7 @@ use kube::{
     Api, Client,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
-use landfall_crds::{IPPool, Speaker, VirtualIP};
+use landfall_crds::{IPPool, ServiceGuard, Speaker, VirtualIP};
 use landfall_tests::lab::landfall::NAMESPACE;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -172,6 +172,7 @@ pub(super) enum Kind {
     ClusterRoleBinding,
     Lease,
     VirtualIP,
+    ServiceGuard,
     Speaker,
     IPPool,
 }
@@ -186,6 +187,7 @@ impl Kind {
             Self::ClusterRoleBinding => ApiResource::erase::<ClusterRoleBinding>(&()),
             Self::Lease => ApiResource::erase::<Lease>(&()),
             Self::VirtualIP => ApiResource::erase::<VirtualIP>(&()),
+            Self::ServiceGuard => ApiResource::erase::<ServiceGuard>(&()),
             Self::Speaker => ApiResource::erase::<Speaker>(&()),
             Self::IPPool => ApiResource::erase::<IPPool>(&()),
         }

@@ -31,6 +31,11 @@ impl Namespace {
         Self { name: "lab".to_owned(), net: None, mount: None }
     }
 
+    /// The network namespace of a process, for as long as that lives: a pod's, for example.
+    pub fn of_process(name: &str, pid: i32) -> Self {
+        Self { name: name.to_owned(), net: Some(format!("/proc/{pid}/ns/net").into()), mount: None }
+    }
+
     /// Makes a network namespace, held by a file in /run/netns so that `ip -n NAME` knows it.
     ///
     /// # Errors

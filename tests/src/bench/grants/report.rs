@@ -16,6 +16,9 @@ const RATIO: f64 = 1.25;
 /// The most that one figure may be above another to be called no growth: a tenth.
 const NO_GROWTH: f64 = 1.1;
 
+/// The resource of Events, as the audit log names it.
+const EVENTS: &str = " events";
+
 /// How long one run took, and what it cost whom.
 pub(super) struct Run {
     /// From the first create to the last address in a status.
@@ -133,9 +136,13 @@ impl Size {
         let each = |count: f64| count / *size as f64;
         let floor: f64 = floors.last().map(|floor| floor.writes.values().sum()).unwrap_or_default();
         let written: f64 = rest.writes.values().sum();
+        let told: f64 =
+            rest.writes.iter().filter(|(name, _)| name.contains(EVENTS)).map(|(_, count)| count).sum();
         // What the floor wrote, and one status of the VirtualIP.
         let goal = each(floor) + 1.0;
         figures.push(Figure::of(&named("writes per Service"), &[each(written)], "", Some(goal)));
+        figures.push(Figure::of("  to objects", &[each(written - told)], "", None));
+        figures.push(Figure::of("  Events", &[each(told)], "", None));
         for (name, count) in &rest.writes {
             figures.push(Figure::of(&format!("    {name}"), &[each(*count)], "", None));
         }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use socket2::{Domain, Socket, Type};
 
-use crate::lab::LanClient;
+use crate::lab::{LanClient, Namespace};
 
 /// How a question is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,14 +119,24 @@ impl Request {
     }
 }
 
+impl Namespace {
+    /// Asks a backend from in here, and returns what it says.
+    ///
+    /// # Errors
+    /// When there is no answer within the request's limit, or it is none of our backends'.
+    pub fn ask(&self, request: Request) -> Result<Answer> {
+        let asked = self.on_thread(move || request.ask());
+        asked.with_context(|| format!("{} asks {} over {:?}", self.name(), request.to, request.protocol))
+    }
+}
+
 impl LanClient {
     /// Asks a backend, and returns what it says.
     ///
     /// # Errors
     /// When there is no answer within the request's limit, or it is none of our backends'.
     pub fn ask(&self, request: Request) -> Result<Answer> {
-        let asked = self.namespace().on_thread(move || request.ask());
-        asked.with_context(|| format!("{} asks {} over {:?}", self.name(), request.to, request.protocol))
+        self.namespace().ask(request)
     }
 }
 
