@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Service;
 use landfall_controller::granting::verdict::addresses;
 use landfall_crds::names::finalizers::VIRTUAL_IP_CLAIMED;
 use landfall_crds::{Reservation, VirtualIP, VirtualIPSpec};
@@ -155,6 +156,26 @@ fn a_deletion_that_comes_late_does_not_take_what_is_in_use_again() {
     cluster.quiet();
     assert_eq!(cluster.addresses("web"), ["10.0.0.50"]);
     assert_eq!(cluster.vip("10.0.0.50").metadata.uid, uid, "it was never away");
+}
+
+#[test]
+fn a_removal_that_comes_late_does_not_take_a_guard_that_is_needed_again() {
+    let ranges = |list: &'static [&'static str]| {
+        move |service: &mut Service| {
+            let list = list.iter().map(ToString::to_string).collect();
+            service.spec.as_mut().unwrap().load_balancer_source_ranges = Some(list);
+        }
+    };
+    let mut cluster = twins();
+    cluster.create("web", ranges(&["10.0.0.0/8"]));
+    cluster.edit("web", ranges(&[]));
+    cluster.work_until(0, "DeleteServiceGuard");
+    cluster.edit("web", ranges(&["192.0.2.0/24"]));
+    cluster.work(1);
+    assert_eq!(cluster.api.guards["shop.web"].spec.sources.ipv4, ["192.0.2.0/24"]);
+    assert!(!cluster.send(0, "DeleteServiceGuard"), "it was decided on another state");
+    cluster.quiet();
+    assert_eq!(cluster.api.guards["shop.web"].spec.sources.ipv4, ["192.0.2.0/24"]);
 }
 
 #[test]
