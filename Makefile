@@ -18,15 +18,24 @@ demo: build kubernetes packages ## Show a Service getting its address, and survi
 	target/release/landfall-lab demo $(DEMO_FLAGS)
 
 .PHONY: test
-test: lint build kubernetes packages ## Pass every test: lints, unit and property tests, seeded mistakes, simulator, end-to-end in the lab
-	@echo "== unit and property tests, simulator"
-	cargo test --workspace --exclude landfall-tests --lib --bins --test generated --test documented --test model --test sim --test kernel --test filter --test frr
+test: lint build kubernetes packages ## Pass every test: lints, unit and property tests, simulator, seeded mistakes, end-to-end in the lab
+	@echo "== unit and property tests; simulator; inputs that nobody should believe"
+	cargo test --workspace --exclude landfall-tests --lib --bins --test generated --test documented --test model --test sim --test fuzz --test kernel --test filter --test frr
 	@echo "== mistakes seeded into the controller's core: each must be caught"
 	cargo test -p landfall-controller --test mutants
 	@echo "== the controller's drivers against a real API server"
 	target/release/landfall-lab exec cargo test -p landfall-controller --test api_server
 	@echo "== the lab and end-to-end tests"
 	cargo test -p landfall-tests
+
+.PHONY: sim
+sim: rust ## Play random faults in the pretend world: SEEDS=n, FAULTS=n, or one of them told: SEED=n, REPLAY=file
+	LANDFALL_SIM_SEEDS=$(SEEDS) LANDFALL_SIM_FAULTS=$(FAULTS) LANDFALL_SIM_SEED=$(SEED) LANDFALL_SIM_REPLAY=$(REPLAY) \
+		cargo run --profile sim -p landfall-sim
+
+.PHONY: fuzz
+fuzz: rust ## Throw ten million inputs, or INPUTS=n, at everything that reads what others wrote
+	LANDFALL_FUZZ_INPUTS=$(or $(INPUTS),10000000) cargo test --profile sim -p landfall-speaker --test fuzz -- --nocapture $(ONLY)
 
 .PHONY: lab
 lab: build kubernetes packages ## Open a shell in a lab with Landfall installed
@@ -35,11 +44,15 @@ lab: build kubernetes packages ## Open a shell in a lab with Landfall installed
 .PHONY: bench
 bench: build kubernetes packages ## Print the README's figures with goals, and ratios to the machine's own floor where there is one
 	target/release/landfall-lab bench $(BENCH_FLAGS)
-	$(if $(BENCH_FLAGS),,$(MAKE) bench-core)
+	$(if $(BENCH_FLAGS),,$(MAKE) bench-core bench-mind)
 
 .PHONY: bench-core
 bench-core: rust ## Print what granting costs in the deciding core alone, with 100,000 Services
 	cargo bench -p landfall-controller --bench core
+
+.PHONY: bench-mind
+bench-mind: rust ## Print what the mind of a speaker costs with 100 peers and 10,000 addresses
+	cargo bench -p landfall-speaker --bench mind
 
 .PHONY: build
 build: rust ## Build static binaries into target/release

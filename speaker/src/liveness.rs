@@ -156,8 +156,8 @@ impl Verdict {
     }
 }
 
-/// A station's frame ends isolation with caution at most this often: else a client that asks now and
-/// then on a LAN without other speakers would never be answered.
+/// A station's frame ends isolation with caution at most this often, unless a speaker was heard meanwhile: else
+/// a client that asks now and then on a LAN without other speakers would never be answered.
 const STATION_CAUTION: Duration = Duration::from_secs(30);
 
 /// The machine; see the module.
@@ -416,7 +416,8 @@ impl Liveness {
         self.look_at_verifications(now, link);
         let Some(state) = self.links.get_mut(&link).filter(|_| was_isolated) else { return };
         if state.isolated_since.take().is_some() {
-            if state.reached_by_station.is_none_or(|last| last + STATION_CAUTION <= now) {
+            let is_due = |last: Instant| last + STATION_CAUTION <= now || last < state.speaker_heard;
+            if state.reached_by_station.is_none_or(is_due) {
                 state.reached_by_station = Some(now);
                 self.ask_all(link, out);
                 out.push(Action::Reached(link));

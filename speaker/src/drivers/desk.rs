@@ -30,6 +30,9 @@ const GATHER: Duration = Duration::from_millis(50);
 const SPEAKER_PACE: Duration = Duration::from_millis(500);
 /// How long a leaver waits before it clears the announcer: its successor's word comes first.
 const LEAVE: Duration = Duration::from_millis(500);
+/// How long one that was superseded waits for its successor's word. It does not come from one that announced before,
+/// and whose claim in the object's terms does not go before: it writes when the announcer is cleared.
+const SUPERSEDED: Duration = Duration::from_secs(5);
 /// So long after it is warm a speaker has announced again what it announced when it last ended.
 const SETTLE: Duration = Duration::from_secs(15);
 
@@ -163,9 +166,10 @@ impl Desk {
                 };
                 self.queue.push(Key::VirtualIp(*address), now);
             }
-            (Report::Withdrawn { address, reason: Withdrawal::Left }, _) => {
-                self.leaving.insert(*address, now + LEAVE);
-                self.queue.push(Key::VirtualIp(*address), now + LEAVE);
+            (Report::Withdrawn { address, reason }, _) if waits(*reason).is_some() => {
+                let at = now + waits(*reason).unwrap_or_default();
+                self.leaving.insert(*address, at);
+                self.queue.push(Key::VirtualIp(*address), at);
             }
             (Report::Refused { address, .. } | Report::NoLongerRefused { address }, _) => {
                 self.queue.push(Key::VirtualIp(*address), now);
@@ -364,6 +368,15 @@ impl Desk {
     /// Whether nothing waits to be written.
     pub fn is_idle(&self) -> bool {
         self.queue.is_idle()
+    }
+}
+
+/// How long a successor's word is waited for.
+fn waits(reason: Withdrawal) -> Option<Duration> {
+    match reason {
+        Withdrawal::Left => Some(LEAVE),
+        Withdrawal::Superseded => Some(SUPERSEDED),
+        _ => None,
     }
 }
 

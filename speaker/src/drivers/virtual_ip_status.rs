@@ -119,8 +119,6 @@ fn announcer(wanted: &mut VirtualIPStatus, known: &Known, speaking: Speaking<'_>
                 announce(wanted, current, ours, speaking.node);
             }
         }
-        // The one that goes before us says so itself.
-        Answers::NoMore { reason: Withdrawal::Superseded, .. } => {}
         Answers::NoMore { reason, at } if is_ours => {
             let says = no_more(*reason, view, speaking.node);
             withdraw(wanted, current, says, *at);

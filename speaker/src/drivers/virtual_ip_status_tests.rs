@@ -148,9 +148,11 @@ fn a_withdrawal_clears_the_announcer_only_where_it_was_this_node() {
 }
 
 #[test]
-fn who_is_superseded_writes_nothing() {
+fn who_is_superseded_writes_only_where_the_other_has_not() {
     let ours = plan(&known(VirtualIPStatus::default()), n1(&announcing(1, 7, 50))).unwrap();
-    assert_eq!(plan(&known(ours.clone()), n1(&withdrawn(Withdrawal::Superseded, 100))), None);
+    let superseded = withdrawn(Withdrawal::Superseded, 100);
+    assert_eq!(plan(&known(status_of(by("n2", 1, 8, 1))), n1(&superseded)), None);
+    assert_eq!(plan(&known(ours), n1(&superseded)).unwrap().announcer, None);
 }
 
 #[test]

@@ -412,6 +412,8 @@ fn a_station_ends_isolation_with_caution_only_now_and_then() {
     assert!(story.station().contains(&Action::Reached(LAN)));
     story.pass(ms(1000));
     assert!(story.hear("n2", 1).contains(&Action::Reached(LAN)), "a speaker always does");
+    story.pass(ms(1000));
+    assert!(story.station().contains(&Action::Reached(LAN)), "and may be there again");
 }
 
 #[test]

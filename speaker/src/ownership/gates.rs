@@ -17,6 +17,9 @@ impl Gates {
     /// The API server was not heard for a while.
     pub const STALE: Self = Self(4);
 
+    /// What is lacked for want of the API server.
+    pub const API: Self = Self(Self::COLD.0 | Self::STALE.0);
+
     const NAMES: [(Self, &'static str); 3] =
         [(Self::PROXY, "ProxyNotHealthy"), (Self::COLD, "Cold"), (Self::STALE, "Stale")];
 
@@ -33,6 +36,11 @@ impl Gates {
     /// These and those of `other`.
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// These without those of `other`.
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Whether all of `other` are among these.

@@ -1,10 +1,18 @@
 //! When a node that announces an address goes on, and when it stops.
 
+use std::time::Duration;
+
 use super::claim::{Claim, Claimant};
 use super::record::{Holding, Record};
 use super::standing::{Desk, Owner, Position};
+use super::wait::ASK_AHEAD;
 use super::{Action, HANDOVER, HOLD, OUTDONE, Sight};
+use crate::lan::NodeName;
 use crate::mind::{Report, Withdrawal};
+
+/// What is lacked for want of the API server makes an owner reluctant after as long. A speaker that hears nothing of
+/// the API server knows so within the turn of its watches (20 s), and within 2 s that it is back.
+const API_PATIENCE: Duration = Duration::from_secs(25);
 
 impl Desk<'_> {
     /// What becomes of a holding.
@@ -24,6 +32,7 @@ impl Desk<'_> {
         holding.claim.unfit = record.has_any_check(self.unfit);
         holding.claim.reluctant = self.is_reluctant(record, position, &mut holding);
         self.end_isolation(record, position, &mut holding);
+        self.end_contest(record, &mut holding);
         if holding.links != position.links {
             holding.links.clone_from(&position.links);
             let links = holding.links.clone();
@@ -62,10 +71,11 @@ impl Desk<'_> {
             (None, None) => Some(Withdrawal::NotEligible),
             (None, Some(_)) => None,
         };
-        let rival = self.owner(record, position);
-        if let Some(rival) =
-            rival.filter(|rival| rival.claimant().goes_before(&self.claimant(&holding.claim)))
-        {
+        // Who waits to be relieved stops for anybody, whatever the epochs: the others may not know of the newest.
+        let relieves = |rival: &Owner| handing_over.is_some() && !rival.claim.isolated;
+        let goes_before = |rival: &Owner| rival.claimant().goes_before(&self.claimant(&holding.claim));
+        let rival = self.rival(record, position);
+        if let Some(rival) = rival.filter(|rival| relieves(rival) || goes_before(rival)) {
             record.last_owner = Some(rival.node);
             return Some(handing_over.unwrap_or(Withdrawal::Superseded));
         }
@@ -91,30 +101,34 @@ impl Desk<'_> {
         })
     }
 
-    /// Whether a candidate that could take the address over has lacked less for long enough. A Service without
-    /// endpoints here is no affair of all nodes, and does not wait.
+    /// Whether a candidate that could take the address over has lacked less for long enough. What befalls all nodes is
+    /// noticed by some before others, and for that nothing is to move; a Service without endpoints here is no affair
+    /// of all nodes, and does not wait.
     fn is_reluctant(&self, record: &mut Record, position: &Position, holding: &mut Holding) -> bool {
-        if !self.is_outdone(record, position) {
+        let could = |node: &&NodeName| {
+            position.lacks > 0
+                && self.lacks(record.address(), node) < position.lacks
+                && self.is_alive(&position.links, node)
+                && self.books.is_in_step(node)
+                && !self.is_passed_over(record, &position.links, node)
+        };
+        let mut others = position.better.iter().filter(could).peekable();
+        if others.peek().is_none() {
             holding.outdone_since = None;
             return false;
         }
-        let due = *holding.outdone_since.get_or_insert(self.now) + OUTDONE;
-        if due <= self.now || record.has_any_check(self.unfit) {
+        let since = *holding.outdone_since.get_or_insert(self.now);
+        if record.has_any_check(self.unfit) {
+            return true;
+        }
+        let own = self.lacks_here(record);
+        let is_for_the_api_alone = !others.any(|node| self.lacks_there(record.address(), node) < own);
+        let due = since + if is_for_the_api_alone { API_PATIENCE } else { OUTDONE };
+        if due <= self.now {
             return true;
         }
         record.wake_at(due);
         false
-    }
-
-    /// Whether this node lacks something that a candidate has who could take the address over.
-    fn is_outdone(&self, record: &Record, position: &Position) -> bool {
-        position.lacks > 0
-            && position.better.iter().any(|node| {
-                self.lacks(record.address(), node) < position.lacks
-                    && self.is_alive(&position.links, node)
-                    && self.books.is_in_step(node)
-                    && !self.is_passed_over(record, &position.links, node)
-            })
     }
 
     /// A newer epoch that ranks this node first makes the claim a newer one. One that ranks another first
@@ -134,6 +148,17 @@ impl Desk<'_> {
             holding.claim.isolated = false;
             record.term = record.term.saturating_add(1);
             holding.claim.term = record.term;
+        }
+    }
+
+    /// Who said that it has the address and does not answer for it hears nobody, neither this node nor those who ask.
+    fn end_contest(&mut self, record: &mut Record, holding: &mut Holding) {
+        let Some((_, asked)) = holding.contested else { return };
+        if asked + ASK_AHEAD <= self.now {
+            holding.contested = None;
+            self.out.push(Action::Correct(record.address()));
+        } else {
+            record.wake_at(asked + ASK_AHEAD);
         }
     }
 
@@ -157,15 +182,17 @@ impl Desk<'_> {
     }
 
     /// A speaker was seen on the LAN to have the address. Where its claim is known all is settled; where
-    /// it is not, and the speaker is not heard otherwise, it is taken to be like ours but for the rank.
+    /// it is not, and the speaker is not heard otherwise, it is taken to be like ours but for the rank. If it would
+    /// go before this node, it is asked first: it may hear nothing, and then answers nobody.
     pub(super) fn seen_on_lan(&mut self, record: &mut Record, sight: &Sight<'_>) {
         let Sight { node, mac, gratuitous, .. } = *sight;
         record.seen = Some((node.clone(), self.now));
         let address = record.address();
-        let Some(holding) = record.holding.as_ref().filter(|holding| gratuitous && !holding.claim.probing)
-        else {
+        let Some(holding) = record.holding.as_ref().filter(|holding| !holding.claim.probing) else { return };
+        let is_asked = holding.contested.as_ref().is_some_and(|(asked, _)| asked == node);
+        if !gratuitous && !is_asked {
             return;
-        };
+        }
         let position = self.position(record);
         let known = self.books.statement(node, address).claim().copied();
         if self.is_alive(&position.links, node) {
@@ -182,13 +209,18 @@ impl Desk<'_> {
             ..holding.claim
         };
         let theirs = Owner { node: node.clone(), mac, claim: known.unwrap_or(assumed) };
-        if theirs.claimant().goes_before(&self.claimant(&holding.claim)) {
+        if !theirs.claimant().goes_before(&self.claimant(&holding.claim)) {
+            self.out.push(Action::Correct(address));
+        } else if gratuitous {
+            if !is_asked && let Some(holding) = &mut record.holding {
+                holding.contested = Some((node.clone(), self.now));
+                self.out.push(Action::Ask(address, position.links));
+            }
+        } else {
             let holding = holding.clone();
             record.holding = None;
             record.last_owner = Some(node.clone());
             self.stop(record, &holding, Withdrawal::Superseded);
-        } else {
-            self.out.push(Action::Correct(address));
         }
     }
 }

@@ -22,8 +22,11 @@ pub(crate) struct Holding {
     pub(super) links: Vec<LinkIndex>,
     /// Since when a successor is waited for.
     pub(super) leaving_since: Option<Instant>,
-    /// Since when another candidate lacks less.
+    /// Since when a candidate who could take over lacks less.
     pub(super) outdone_since: Option<Instant>,
+    /// A speaker that is not heard said by a frame that it has the address, and would go before this node; when the
+    /// LAN was asked whether it answers for it.
+    pub(super) contested: Option<(NodeName, Instant)>,
     /// A station uses the address: when to probe again.
     pub(super) retry_at: Option<Instant>,
     /// What was last reported of it.

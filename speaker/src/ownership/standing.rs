@@ -157,6 +157,17 @@ impl Desk<'_> {
         self.gates.count() + u32::from(record.has_any_check(self.unfit))
     }
 
+    /// How much another node lacks that has nothing to do with the API server.
+    pub(super) fn lacks_there(&self, address: IpAddr, node: &NodeName) -> u32 {
+        let gates = self.books.gates(node).without(Gates::API);
+        gates.count() + u32::from(self.books.statement(node, address).is_unfit())
+    }
+
+    /// The same of this node.
+    pub(super) fn lacks_here(&self, record: &Record) -> u32 {
+        self.gates.without(Gates::API).count() + u32::from(record.has_any_check(self.unfit))
+    }
+
     fn tell_refusal(&mut self, record: &mut Record, position: &Position) {
         let asked = position.rank.is_some() && record.vip.claimed;
         match position.refusal.filter(|_| asked) {
@@ -184,18 +195,9 @@ impl Desk<'_> {
         }
     }
 
-    /// What is known of a peer where the address is announced; elsewhere, where it is not watched there.
+    /// What is known of a peer where the address is announced.
     pub(super) fn verdict(&self, links: &[LinkIndex], node: &NodeName) -> Option<Verdict> {
-        let best = |verdict: &Verdict| match verdict {
-            Verdict::Alive => 0,
-            Verdict::Deaf => 1,
-            Verdict::Left => 2,
-            Verdict::Dead => 3,
-            Verdict::NeverHeard => 4,
-        };
-        let there =
-            links.iter().filter_map(|link| self.around.liveness.verdict(*link, node)).min_by_key(best);
-        there.or_else(|| self.around.liveness.verdicts(node).map(|(_, verdict)| verdict).min_by_key(best))
+        self.around.verdict(links, node)
     }
 
     pub(super) fn is_alive(&self, links: &[LinkIndex], node: &NodeName) -> bool {
@@ -205,6 +207,22 @@ impl Desk<'_> {
     /// The best claim of a peer that is alive on the links, or anywhere if nothing is heard on the links:
     /// who is cut off there believes whoever it hears elsewhere.
     pub(super) fn owner(&self, record: &Record, position: &Position) -> Option<Owner> {
+        self.best_claim(record, position, |_| true)
+    }
+
+    /// The best claim of such a peer that does not wait to be relieved itself.
+    pub(super) fn rival(&self, record: &Record, position: &Position) -> Option<Owner> {
+        let stays =
+            |claimant: &Claimant<'_>| !claimant.claim.leaving && !self.books.is_leaving(claimant.node);
+        self.best_claim(record, position, stays)
+    }
+
+    fn best_claim(
+        &self,
+        record: &Record,
+        position: &Position,
+        counts: impl Fn(&Claimant<'_>) -> bool,
+    ) -> Option<Owner> {
         let links = &position.links;
         let is_cut_off = position.lan.isolated_since.is_some();
         let is_alive = |node: &NodeName| {
@@ -216,7 +234,7 @@ impl Desk<'_> {
         let alive = claims.filter(|(node, _, _)| is_alive(node));
         let alive = alive.map(|(node, mac, claim)| Claimant { claim, mac, node });
         let witnessed = self.witnessed_owner(record).map(Owner::claimant);
-        let best = alive.chain(witnessed).min_by(|a, b| a.precedence(b));
+        let best = alive.chain(witnessed).filter(counts).min_by(|a, b| a.precedence(b));
         best.map(|Claimant { claim, mac, node }| Owner { node: node.clone(), mac, claim: *claim })
     }
 

@@ -22,6 +22,7 @@ mod fitness;
 mod guarding;
 mod keeping;
 mod moves;
+mod relief;
 mod witnesses;
 
 const LAN: LinkIndex = LinkIndex(2);
@@ -65,6 +66,8 @@ fn with(statement: Statement, change: impl FnOnce(&mut Claim)) -> Statement {
 
 struct Peer {
     speaks: bool,
+    /// It hears nobody.
+    deaf: bool,
     leaving: bool,
     gates: Gates,
     /// Under which epoch it knows of the address.
@@ -123,7 +126,7 @@ impl Story {
         };
         for peer in ["n1", "n3"] {
             let (gates, knows, said) = (Gates::NONE, Some(1), Statement::Nothing);
-            let quiet = Peer { speaks: true, leaving: false, gates, knows, sequence: 0, said };
+            let quiet = Peer { speaks: true, deaf: false, leaving: false, gates, knows, sequence: 0, said };
             story.peers.insert(peer, quiet);
         }
         story.facts.set_peers([1, 3].map(peer_info).to_vec());
@@ -220,12 +223,13 @@ impl Story {
             ..Header::default()
         };
         let node = name(peer);
+        let isolated = state.deaf;
         self.watch(liveness::Event::Heard {
             link: LAN,
             at: self.now,
             node: &node,
             instance: 1,
-            isolated: false,
+            isolated,
             timing: None,
         });
         self.tell(Event::Said(&node, &header, body));

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::claim::{Claim, Statement};
+use super::gates::Gates;
 use super::record::{Holding, Record};
 use super::standing::{Desk, Owner, Position};
 use super::{Action, BEHIND, ISOLATED_WAIT};
@@ -10,7 +11,7 @@ use crate::lan::{LinkIndex, NodeName};
 use crate::liveness::{Death, Verdict};
 
 /// So long before a claim by backstop the LAN is asked whether anybody answers after all.
-const ASK_AHEAD: Duration = Duration::from_millis(50);
+pub(super) const ASK_AHEAD: Duration = Duration::from_millis(50);
 /// To keep connections may take as long; the move does not wait for longer.
 const KEEPING: Duration = Duration::from_millis(150);
 /// What was made ready to keep connections is there for as long.
@@ -37,9 +38,16 @@ impl Desk<'_> {
         if let Some(owner) = &owner {
             record.last_owner = Some(owner.node.clone());
             let owner_lacks = self.lacks(record.address(), &owner.node);
+            // A claim under an older epoch would not go before its own, which is not given up for that.
+            let would_win = record.vip.epoch >= owner.claim.epoch;
+            // It has not heard that it is ranked no more, so it knows of nobody to hand over to.
+            let is_uninformed = !position.ranking.contains(&owner.node)
+                && self.books.gates(&owner.node).contains(Gates::STALE)
+                && !self.gates.contains(Gates::STALE);
             let is_open = owner.claim.leaving
                 || self.books.is_leaving(&owner.node)
-                || (owner.claim.reluctant && *lacks < owner_lacks);
+                || (would_win && owner.claim.reluctant && *lacks < owner_lacks)
+                || (would_win && is_uninformed);
             if !is_open {
                 record.void_since = None;
                 record.asked = None;

@@ -33,8 +33,16 @@ impl Desk<'_> {
     pub(super) fn look_at_witness(&mut self, record: &mut Record) {
         let Some(mut witness) = record.witnessed.take() else { return };
         let node = &witness.owner.node;
-        let verdicts = || self.around.liveness.verdicts(node).map(|(_, verdict)| verdict);
-        let is_gone = verdicts().any(|verdict| matches!(verdict, Verdict::Dead | Verdict::Left));
+        // What was found before the witness spoke, it may have known better.
+        let died_since = |link| {
+            let death = self.around.liveness.death(link, node);
+            death.is_none_or(|death| death.verified > witness.told)
+        };
+        let is_gone = self.around.liveness.verdicts(node).any(|(link, verdict)| match verdict {
+            Verdict::Left => true,
+            Verdict::Dead => died_since(link),
+            _ => false,
+        });
         // Who is heard since and is in step has said so himself, or said that it is not so.
         let is_heard = |(link, _)| self.around.liveness.is_heard_since(link, node, witness.told);
         let speaks_for_itself =
@@ -106,16 +114,19 @@ impl Ownership {
         out.extend(told.into_iter().map(|(node, claims)| Action::Testify(node, claims)));
     }
 
-    /// The claims of peers that are heard, and of whom all that they say is known.
+    /// The claims of peers that this node would believe itself: they are alive where the address is announced, and
+    /// all that they say is known. Who is heard elsewhere only may not be reached there.
     fn living_claims<'a>(
         &'a self,
         around: Around<'a>,
         address: IpAddr,
     ) -> impl Iterator<Item = Claimant<'a>> {
+        let links = self.records.get(&address).map(|record| around.facts.carrying(record.vip()));
+        let links = links.unwrap_or_default();
         let claims = self.peers.claims(address).map(|(node, mac, claim)| Claimant { claim, mac, node });
         claims.filter(move |claimant| {
             self.peers.is_in_step(claimant.node)
-                && around.liveness.verdicts(claimant.node).any(|(_, verdict)| verdict.is_heard())
+                && around.verdict(&links, claimant.node) == Some(Verdict::Alive)
         })
     }
 }

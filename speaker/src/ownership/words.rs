@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::gates::Gates;
 use crate::lan::{LinkIndex, MacAddr, NodeName, Vip};
-use crate::liveness::{Death, Liveness};
+use crate::liveness::{Death, Liveness, Verdict};
 use crate::mind::Report;
 use crate::mind::facts::Facts;
 use crate::mind::hush::Hush;
@@ -22,6 +22,21 @@ pub struct Around<'a> {
     pub liveness: &'a Liveness,
     /// Which links are hushed.
     pub hush: &'a Hush,
+}
+
+impl Around<'_> {
+    /// What is known of a peer on any of these links, the best of it; elsewhere, where it is not watched on them.
+    pub(super) fn verdict(&self, links: &[LinkIndex], node: &NodeName) -> Option<Verdict> {
+        let best = |verdict: &Verdict| match verdict {
+            Verdict::Alive => 0,
+            Verdict::Deaf => 1,
+            Verdict::Left => 2,
+            Verdict::Dead => 3,
+            Verdict::NeverHeard => 4,
+        };
+        let there = links.iter().filter_map(|link| self.liveness.verdict(*link, node)).min_by_key(best);
+        there.or_else(|| self.liveness.verdicts(node).map(|(_, verdict)| verdict).min_by_key(best))
+    }
 }
 
 /// A frame in which a speaker says that it has an address.

@@ -1,7 +1,7 @@
 //! Who announces an address, in the situations that are hard to get right.
 //!
 //! In a lab without kubelets, where speakers are processes that can be killed and started with any state. What each
-//! situation means for the deciding code alone, the simulator shows (`speaker/tests/sim`).
+//! situation means for the deciding code alone, the simulator shows (`tests/sim`).
 
 // Stories measure real time.
 #![allow(clippy::disallowed_methods)]

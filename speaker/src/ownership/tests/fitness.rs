@@ -195,12 +195,59 @@ fn a_node_that_is_cut_off_from_the_api_server_takes_nobody_for_ignorant() {
 fn a_node_that_lost_only_the_api_server_hands_over_to_one_that_has_not() {
     let mut story = announcing_beside_others();
     story.tell(Event::Gates(Gates::STALE));
-    story.pass(OUTDONE);
+    story.pass(ms(24_000));
+    assert!(!story.own_claim().unwrap().reluctant, "the others may notice it only now");
+    story.pass(ms(2000));
     assert!(story.own_claim().unwrap().reluctant);
     story.says("n3", claim(1, 2, 2));
     story.assert_withdrew(Withdrawal::Superseded);
     story.tell(Event::Gates(Gates::NONE));
     story.pass(ms(5000));
+    story.assert_waits();
+}
+
+#[test]
+fn when_the_api_server_goes_and_returns_those_who_notice_it_first_change_nothing() {
+    let mut story = announcing_beside_others();
+    for gates in [Gates::STALE, Gates::API] {
+        story.tell(Event::Gates(gates));
+        story.pass(ms(20_000));
+        for peer in ["n1", "n3"] {
+            lacks(&mut story, peer, gates);
+        }
+        story.pass(ms(100_000));
+        for peer in ["n1", "n3"] {
+            lacks(&mut story, peer, Gates::NONE);
+            story.pass(ms(10_000));
+            assert!(!story.own_claim().unwrap().reluctant);
+        }
+        story.tell(Event::Gates(Gates::NONE));
+        story.pass(ms(60_000));
+        assert!(!story.own_claim().unwrap().reluctant);
+    }
+}
+
+#[test]
+fn an_owner_that_lost_the_api_server_is_relieved_of_what_it_is_not_ranked_for_any_more() {
+    let mut story = Story::settled();
+    story.tell(Event::Vip(vip(&["n1", "n2", "n3"])));
+    story.says("n1", claim(1, 7, 0));
+    story.tell(Event::Vip(vip(&["n2", "n3"])));
+    story.pass(ms(2000));
+    story.assert_waits();
+    lacks(&mut story, "n1", Gates::STALE);
+    story.assert_announces(8, 1);
+}
+
+#[test]
+fn but_not_by_one_that_lost_it_too() {
+    let mut story = Story::settled();
+    story.tell(Event::Vip(vip(&["n1", "n2", "n3"])));
+    story.says("n1", claim(1, 7, 0));
+    story.tell(Event::Vip(vip(&["n2", "n3"])));
+    story.tell(Event::Gates(Gates::STALE));
+    lacks(&mut story, "n1", Gates::STALE);
+    story.pass(ms(2000));
     story.assert_waits();
 }
 

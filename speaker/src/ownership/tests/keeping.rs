@@ -56,7 +56,32 @@ fn frames_alone_settle_where_nothing_else_is_heard() {
     story.tell(Event::SpeakerHas(Sight { gratuitous: false, ..sight }));
     assert_eq!(story.done(), [], "an answer to somebody else's question");
     story.tell(Event::SpeakerHas(sight));
+    assert_eq!(story.done(), [Action::Ask(address(), vec![LAN])], "does it answer for the address?");
+    story.tell(Event::SpeakerHas(Sight { gratuitous: false, ..sight }));
     story.assert_withdrew(Withdrawal::Superseded);
+}
+
+#[test]
+fn a_better_one_that_is_not_heard_and_answers_nobody_is_not_given_way_to() {
+    let mut story = Story::settled();
+    story.facts.set_peers([1, 3, 4].map(peer_info).to_vec());
+    story.watch_all();
+    story.tell(Event::Vip(vip(&["n3", "n4", "n2"])));
+    story.says("n3", Statement::Refusing);
+    story.pass(ms(500));
+    assert!(story.own_claim().is_some());
+    story.done();
+    let n4 = name("n4");
+    let sight = Sight { address: address(), node: &n4, mac: MacAddr([2, 0, 0, 0, 0, 4]), gratuitous: true };
+    for _ in 0..3 {
+        story.tell(Event::SpeakerHas(sight));
+        story.tell(Event::SpeakerHas(sight));
+        assert_eq!(story.done(), [Action::Ask(address(), vec![LAN])]);
+        story.pass(ms(60));
+        assert_eq!(story.done(), [Action::Correct(address())], "clients are to come here");
+    }
+    story.tell(Event::SpeakerHas(Sight { gratuitous: false, ..sight }));
+    assert_eq!(story.done(), [], "nobody asked");
 }
 
 #[test]

@@ -99,3 +99,26 @@ fn what_a_witness_said_is_forgotten_when_it_is_not_said_again() {
     story.pass(ms(600));
     assert!(story.own_claim().is_some(), "n4 is never heard, and nobody speaks for it any more");
 }
+
+#[test]
+fn a_witness_is_believed_of_a_node_that_was_taken_for_dead_before() {
+    let mut story = Story::settled();
+    story.tell(Event::Vip(vip(&["n2", "n1", "n3"])));
+    story.assert_announces(1, 1);
+    story.falls_silent("n1");
+    story.pass(ms(500));
+    story.say("n3", &Body::Claimed(vec![claimed(1, claim(1, 2, 1))]));
+    story.assert_withdrew(Withdrawal::Superseded);
+}
+
+#[test]
+fn nobody_speaks_for_a_node_that_hears_nobody() {
+    let mut story = Story::settled();
+    story.tell(Event::Vip(vip(&["n1", "n3", "n2"])));
+    story.says("n1", claim(1, 7, 0));
+    story.peers.get_mut("n1").unwrap().deaf = true;
+    story.pass(ms(500));
+    story.testified.clear();
+    story.say("n3", &Body::WhoHas(vec![address()]));
+    assert_eq!(story.testified, [], "it is to be replaced, and its claim must not put that off");
+}

@@ -1,15 +1,16 @@
 //! LANs that are silent, deaf, lossy, filtered or two.
 
-use crate::invariants::{describe, hold_for, i1_no_void, i2_no_split};
-use crate::scenarios::{percentiles, settled, vip};
-use crate::world::{World, ms, vip_address};
+use landfall_sim::world::{Setting, World, ms, vip_address};
+use landfall_speaker::lan::Vip;
+
+use crate::checks::{hold_for, i1_no_void, i2_no_split, percentiles, settled, vip};
 
 #[test]
 fn two_nodes_are_enough_where_the_gateway_answers() {
     let mut outages = Vec::new();
     for seed in 0..50 {
         let mut world = settled(2, seed);
-        world.clients.observes = false;
+        world.stations.observes = false;
         world.change_port(0, |port| port.dark = true);
         world.run(ms(1000));
         assert_eq!(world.owner(vip_address(1)), Some(1));
@@ -22,8 +23,8 @@ fn two_nodes_are_enough_where_the_gateway_answers() {
 #[test]
 fn two_nodes_on_a_silent_lan_take_over_after_the_wait_for_the_isolated() {
     let mut world = settled(2, 7);
-    world.clients.observes = false;
-    world.has_gateway = false;
+    world.stations.observes = false;
+    world.set_gateway(false);
     world.run(ms(1000));
     world.watcher.reset();
     world.change_port(0, |port| port.dark = true);
@@ -40,7 +41,7 @@ fn an_owner_that_hears_nobody_is_replaced_although_it_is_heard() {
     let address = vip_address(1);
     world.change_port(0, |port| port.loss_in = 1.0);
     world.run(ms(2000));
-    assert!(world.answering(address).contains(&1), "{}", describe(&world, address));
+    assert!(world.answering(address).contains(&1), "{}", world.describe(address));
     world.change_port(0, |port| port.loss_in = 0.0);
     world.run(ms(500));
     hold_for(&mut world, ms(5000), ms(0));
@@ -53,7 +54,7 @@ fn an_owner_whom_nobody_hears_yields_when_it_hears_of_a_successor() {
     let address = vip_address(1);
     world.change_port(0, |port| port.loss_out = 1.0);
     world.run(ms(1000));
-    assert_eq!(world.owner(address), Some(1), "{}", describe(&world, address));
+    assert_eq!(world.owner(address), Some(1), "{}", world.describe(address));
     world.change_port(0, |port| port.loss_out = 0.0);
     hold_for(&mut world, ms(5000), ms(0));
 }
@@ -62,15 +63,15 @@ fn an_owner_whom_nobody_hears_yields_when_it_hears_of_a_successor() {
 fn where_a_firewall_drops_the_datagrams_frames_alone_keep_the_order() {
     for seed in 0..20 {
         let mut world = World::dark(3, seed);
-        world.drops_datagrams = true;
+        world.drop_datagrams();
         let address = vip_address(1);
-        world.vips.insert(address, vip(1, 0, 3));
-        world.watcher.watch(address);
-        world.clients.used.insert(address);
-        world.clients.observes = true;
+        world.write_vip(&vip(1, 0, 3));
+        world.watch(address);
+        world.stations.used.insert(address);
+        world.stations.observes = true;
         for node in 0..3 {
             world.start_node(node);
-            let pause = world.random(200);
+            let pause = world.random.below(200);
             world.run(ms(pause));
         }
         world.run(ms(3000));
@@ -113,9 +114,9 @@ fn an_owner_cut_off_on_one_lan_hears_of_its_successor_on_the_other() {
         let mut world = World::dark(3, seed);
         world.has_backbone = true;
         let address = vip_address(1);
-        world.vips.insert(address, vip(1, 0, 3));
-        world.watcher.watch(address);
-        world.clients.used.insert(address);
+        world.write_vip(&vip(1, 0, 3));
+        world.watch(address);
+        world.stations.used.insert(address);
         for node in 0..3 {
             world.start_node(node);
         }
@@ -124,17 +125,64 @@ fn an_owner_cut_off_on_one_lan_hears_of_its_successor_on_the_other() {
         world.watcher.reset();
         world.change_port(0, |port| port.dark = true);
         world.run(ms(1000));
-        assert_eq!(world.owner(address), Some(1), "{}", describe(&world, address));
+        assert_eq!(world.owner(address), Some(1), "{}", world.describe(address));
         let outage = world.watcher.longest_outage();
         assert!(outage <= ms(160), "{outage:?}");
-        assert!(!world.nodes[0].mind.as_ref().unwrap().answers(address), "it heard and yielded");
+        assert!(!world.mind(0).unwrap().answers(address), "it heard and yielded");
         world.watcher.reset();
         world.change_port(0, |port| port.dark = false);
         hold_for(&mut world, ms(3000), ms(0));
         assert_eq!(world.owner(address), Some(1));
         // The second LAN does not matter to the address.
-        world.nodes[1].backbone_dark = true;
+        world.change_backbone(1, |port| port.dark = true);
         hold_for(&mut world, ms(3000), ms(0));
         assert_eq!(world.owner(address), Some(1));
+    }
+}
+
+#[test]
+fn that_an_owner_that_hears_nobody_still_claims_the_address_holds_nobody_up() {
+    for seed in 0..20 {
+        let mut world = World::dark(4, seed);
+        let address = vip_address(1);
+        // n3 announces it, n4 comes next and was never heard; so n1 asks before it claims.
+        world.write_vip(&Vip {
+            candidates: ["n3", "n4", "n1", "n2"].map(Into::into).to_vec(),
+            ..vip(1, 0, 4)
+        });
+        world.watch(address);
+        for node in 0..3 {
+            world.start_node(node);
+        }
+        world.run(ms(4000));
+        assert_eq!(world.owner(address), Some(2), "{}", world.describe(address));
+        world.change_port(2, |port| port.loss_in = 1.0);
+        let taken = world.run_until(ms(2000), |world| world.owner(address) == Some(0));
+        assert!(taken <= ms(1100), "seed {seed}: {taken:?}");
+    }
+}
+
+#[test]
+fn who_is_heard_on_another_lan_only_takes_nothing_on_this_one() {
+    for seed in 0..20 {
+        let mut world = World::with(Setting { backbone: true, ..Setting::usual(3, seed) });
+        let address = vip_address(1);
+        world.write_vip(&vip(1, 1, 3));
+        world.watch(address);
+        for node in 0..3 {
+            world.start_node(node);
+        }
+        world.run(ms(3000));
+        assert_eq!(world.owner(address), Some(1), "{}", world.describe(address));
+        world.change_port(0, |port| port.loss_out = 1.0);
+        world.run(ms(1000));
+        // n1 hears everybody and claims what is to move to it, and on this LAN nobody hears n1.
+        world.set_vip(Vip { epoch: 2, ..vip(1, 0, 3) });
+        world.run(ms(3000));
+        assert_eq!(world.owner(address), Some(1), "{}", world.describe(address));
+        world.change_port(0, |port| port.loss_out = 0.0);
+        world.run(ms(3000));
+        assert_eq!(world.owner(address), Some(0), "{}", world.describe(address));
+        i2_no_split(&world);
     }
 }

@@ -1,11 +1,9 @@
 //! Speakers that are replaced by another process of their node.
 
-use landfall_speaker::lan::Vip;
+use landfall_sim::world::{World, ms, vip_address};
 use landfall_speaker::mind::Report;
 
-use crate::invariants::hold_for;
-use crate::scenarios::{settled, vip};
-use crate::world::{World, ms, vip_address};
+use crate::checks::{hold_for, settled, vip};
 
 /// What the speakers told of the first address since then, but that they still announce it as before.
 fn told(world: &World, since: usize) -> Vec<&Report> {
@@ -30,7 +28,7 @@ fn an_upgrade_of_all_speakers_moves_nothing_and_loses_nothing() {
         let (since, frames) = (world.reports.len(), world.frames_sent);
         for number in 0..3 {
             world.upgrade(number);
-            world.run(ms(500));
+            world.run(ms(1300));
         }
         world.run(ms(2000));
         assert_eq!(told(&world, since), Vec::<&Report>::new(), "seed {seed}");
@@ -78,11 +76,10 @@ fn an_owner_that_dies_while_its_successor_is_upgraded_is_replaced_all_the_same()
 fn a_thousand_addresses_outlive_the_upgrade_of_their_speakers() {
     let mut world = World::new(3, 5);
     world.run(ms(1000));
+    world.status_flows = false;
     for number in 1..=1000 {
-        world.vips.insert(vip_address(number), vip(number, number as usize % 3, 3));
+        world.write_vip(&vip(number, number as usize % 3, 3));
     }
-    let vips: Vec<Vip> = world.vips.values().cloned().collect();
-    world.tell_all(&landfall_speaker::mind::Event::Vips(vips));
     // Until the first gratuitous frames have been repeated.
     world.run(ms(7000));
     let owners: Vec<_> = (1..=1000).map(|number| world.owner(vip_address(number))).collect();

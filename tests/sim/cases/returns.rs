@@ -1,8 +1,8 @@
 //! Who was away returns, and disturbs nobody.
 
-use crate::invariants::{describe, hold_for, i1_no_void, i2_no_split};
-use crate::scenarios::{percentiles, settled, vip};
-use crate::world::{World, ms, vip_address};
+use landfall_sim::world::{World, ms, vip_address};
+
+use crate::checks::{hold_for, i1_no_void, i2_no_split, percentiles, settled, vip};
 
 #[test]
 fn the_former_owner_returns_and_disturbs_nobody() {
@@ -14,12 +14,12 @@ fn the_former_owner_returns_and_disturbs_nobody() {
         world.run(ms(6000 + seed * 61));
         assert_eq!(world.owner(address), Some(1));
         world.watcher.reset();
-        world.clients.double_answers.clear();
+        world.stations.double_answers.clear();
         world.change_port(0, |port| port.dark = false);
         let healed = world.now;
         world.run(ms(10_000));
-        assert_eq!(world.owner(address), Some(1), "{}", describe(&world, address));
-        let last = world.clients.double_answers.last().map(|(at, _)| *at - healed).unwrap_or_default();
+        assert_eq!(world.owner(address), Some(1), "{}", world.describe(address));
+        let last = world.stations.double_answers.last().map(|(at, _)| *at - healed).unwrap_or_default();
         assert!(last < ms(100), "two answers until {last:?} after the LAN was heard");
         assert!(world.watcher.longest_split() < ms(110), "{:?}", world.watcher.longest_split());
         assert_eq!(world.watcher.longest_void(), ms(0));
@@ -66,10 +66,10 @@ fn a_node_alone_on_a_dark_port_for_ten_seconds_heals() {
         // Not the owner: it claims in isolation what another goes on announcing.
         world.change_port(2, |port| port.dark = true);
         world.run(ms(10_000 + seed * 37));
-        let alone = world.nodes[2].mind.as_ref().unwrap();
-        assert!(alone.answers(address), "{}", describe(&world, address));
+        let alone = world.mind(2).unwrap();
+        assert!(alone.answers(address), "{}", world.describe(address));
         world.watcher.reset();
-        world.clients.double_answers.clear();
+        world.stations.double_answers.clear();
         world.change_port(2, |port| port.dark = false);
         let healed = world.now;
         world.run(ms(8000));
@@ -80,7 +80,7 @@ fn a_node_alone_on_a_dark_port_for_ten_seconds_heals() {
             .map(|(at, node, report)| format!("{:?} n{} {report:?}", *at - healed, node + 1))
             .collect();
         assert_eq!(world.owner(address), Some(0), "seed {seed}: it yields, whatever the ranks {told:#?}");
-        let last = world.clients.double_answers.last().map(|(at, _)| *at - healed).unwrap_or_default();
+        let last = world.stations.double_answers.last().map(|(at, _)| *at - healed).unwrap_or_default();
         assert!(last < ms(100), "{last:?}");
         assert_eq!(world.watcher.moves(), 0);
         assert_eq!(world.watcher.longest_outage(), ms(0));
@@ -109,14 +109,14 @@ fn a_frozen_owner_answers_nothing_stale_when_it_wakes() {
         world.run(ms(2500));
         assert_eq!(world.owner(address), Some(1));
         world.watcher.reset();
-        world.clients.double_answers.clear();
+        world.stations.double_answers.clear();
         world.run(ms(10_000));
-        assert_eq!(world.owner(address), Some(1), "{}", describe(&world, address));
+        assert_eq!(world.owner(address), Some(1), "{}", world.describe(address));
         assert_eq!(
-            world.clients.double_answers.len(),
+            world.stations.double_answers.len(),
             0,
             "seed {seed} {:?} {:?}",
-            world.clients.double_answers.first().map(|(at, _)| *at - world.start),
+            world.stations.double_answers.first().map(|(at, _)| *at - world.start),
             world
                 .reports
                 .iter()
@@ -143,12 +143,12 @@ fn a_node_that_nobody_knows_yet_takes_nothing_although_it_ranks_first() {
     let mut world = World::dark(3, 19);
     let address = vip_address(1);
     world.strangers = vec![(1, 0), (2, 0)];
-    world.vips.insert(address, vip(1, 0, 3));
+    world.write_vip(&vip(1, 0, 3));
     world.start_node(1);
     world.start_node(2);
     world.run(ms(2000));
     assert_eq!(world.owner(address), Some(1));
-    world.watcher.watch(address);
+    world.watch(address);
     world.start_node(0);
     hold_for(&mut world, ms(3000), ms(0));
     world.introduce_all();

@@ -1,8 +1,8 @@
 //! What looks like a death and is none, and what is one.
 
-use crate::invariants::hold_for;
-use crate::scenarios::settled;
-use crate::world::{World, ms, vip_address};
+use landfall_sim::world::{World, ms, vip_address};
+
+use crate::checks::{hold_for, settled};
 
 fn assert_nothing_moved(world: &World, what: &str) {
     assert_eq!(world.watcher.moves(), 0, "{what}");
@@ -14,15 +14,15 @@ fn assert_nothing_moved(world: &World, what: &str) {
 fn only_the_way_between_the_owner_and_its_successor_is_cut_and_a_witness_hears_both() {
     for seed in 0..20 {
         let mut world = settled(3, seed);
-        world.cuts.push((0, 1));
+        world.part(0, 1, true);
         world.run(ms(10_000));
         assert_nothing_moved(&world, "cut");
         assert_eq!(world.watcher.longest_outage(), ms(0));
-        world.cuts.clear();
+        world.part(0, 1, false);
         world.run(ms(2000));
         assert_nothing_moved(&world, "healed");
         // What the witness says does not outlive the owner.
-        world.cuts.push((0, 1));
+        world.part(0, 1, true);
         world.run(ms(1000));
         world.change_port(0, |port| port.dark = true);
         world.run(ms(1000));
