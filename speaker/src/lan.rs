@@ -175,6 +175,13 @@ pub struct PeerInfo {
     pub links: Vec<PeerLink>,
 }
 
+impl PeerInfo {
+    /// Its node's own addresses, on all links.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.links.iter().flat_map(|link| link.addresses.iter().copied())
+    }
+}
+
 /// An interface of another speaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerLink {

@@ -166,10 +166,11 @@ async fn probes(lab: &Lab) -> Result<()> {
             .collect();
         let first = of_owner().find(|seen| seen.tells(address).is_some()).context("never announced")?.at;
         let before: Vec<Instant> = probes.iter().copied().filter(|at| *at < first).collect();
+        let all = before.len();
         // A node that gives an address up while it probes, as for a fitter one, begins anew when it has it again.
         let before = &before[before.len().saturating_sub(3)..];
         let apart: Vec<Duration> = before.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        eprintln!("conflicts: {address}: the last probes {apart:?} apart");
+        eprintln!("conflicts: {address}: {all} probes, the last {apart:?} apart");
         ensure!(before.len() == 3, "{} probes before the first announcement", before.len());
         let pace = Duration::from_millis(40)..Duration::from_millis(100);
         ensure!(apart.iter().all(|apart| pace.contains(apart)), "{apart:?}");

@@ -85,8 +85,7 @@ impl Books {
 
     /// Every address of another speaker's node.
     pub fn addresses_of_peers(&self) -> BTreeSet<IpAddr> {
-        let links = self.peers.values().flat_map(|peer| &peer.links);
-        links.flat_map(|link| link.addresses.iter().copied()).collect()
+        self.peers.values().flat_map(PeerInfo::addresses).collect()
     }
 
     /// Every name or glob of interfaces that an address is to be announced on.

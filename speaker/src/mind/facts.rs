@@ -83,7 +83,7 @@ impl Facts {
         self.place = self.peers.keys().filter(|node| **node < self.own).count();
         let links = || self.peers.values().flat_map(|peer| peer.links.iter().map(move |link| (peer, link)));
         self.by_mac = links().map(|(peer, link)| (link.mac, peer.node.clone())).collect();
-        self.peer_addresses = links().flat_map(|(_, link)| link.addresses.iter().copied()).collect();
+        self.peer_addresses = self.peers.values().flat_map(PeerInfo::addresses).collect();
         self.has_peers = true;
         self.derive();
     }

@@ -14,7 +14,6 @@ fn whatever_goes_wrong_the_invariants_hold_after_every_event() {
         first: number("LANDFALL_SIM_FIRST").unwrap_or(0),
         seeds: number("LANDFALL_SIM_SEEDS").unwrap_or(SEEDS),
         without: KNOWN.to_vec(),
-        limit: None,
         faults: None,
         failures: MOST_FAILURES,
         is_told: false,
@@ -25,5 +24,5 @@ fn whatever_goes_wrong_the_invariants_hold_after_every_event() {
         tell_failure(*seed, broken);
     }
     assert!(summary.failed.is_empty(), "{} seeds failed", summary.failed.len());
-    assert!(summary.all_faults() > 5 * summary.seeds);
+    assert!(summary.all_faults() > 1000);
 }

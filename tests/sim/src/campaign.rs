@@ -26,8 +26,6 @@ pub struct Plan {
     pub seeds: u64,
     /// These are left out.
     pub without: Vec<u64>,
-    /// No new seed is begun after so long.
-    pub limit: Option<Duration>,
     /// No new seed is begun after so many faults.
     pub faults: Option<u64>,
     /// No new seed is begun after so many have failed.
@@ -124,9 +122,7 @@ pub fn run(plan: &Plan) -> Summary {
         let work = || {
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
-                let is_late = plan.limit.is_some_and(|limit| began.elapsed() >= limit);
-                if seed >= plan.first.saturating_add(plan.seeds) || is_late || is_over.load(Ordering::Relaxed)
-                {
+                if seed >= plan.first.saturating_add(plan.seeds) || is_over.load(Ordering::Relaxed) {
                     return;
                 }
                 if plan.without.contains(&seed) {

@@ -41,7 +41,6 @@ fn main() -> ExitCode {
         first: variable("LANDFALL_SIM_FIRST").unwrap_or(0),
         seeds: variable("LANDFALL_SIM_SEEDS").unwrap_or(if faults.is_some() { u64::MAX } else { 2000 }),
         without: Vec::new(),
-        limit: None,
         faults,
         failures: variable("LANDFALL_SIM_FAILURES").unwrap_or(MOST_FAILURES),
         is_told: true,

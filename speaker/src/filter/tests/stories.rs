@@ -151,6 +151,18 @@ impl Story {
         story
     }
 
+    /// The kernel refuses to make this part of the first table; what is said then.
+    fn with_a_kernel_that_lacks(what: &str, kind: FailureKind) -> (Self, Vec<Action>) {
+        let mut story = Self::begins();
+        story.tell(Event::Guards(vec![(service(), guard("d1", &["10.0.0.0/8"]))]));
+        let mut out = Vec::new();
+        story.filter.handle(story.now, Event::Frontends(vec![(at(VIP), frontend(Some("d1")))]), &mut out);
+        story.filter.handle(story.now, Event::Dumped(Holds::Nothing), &mut out);
+        let error = "No such file or directory (os error 2)".to_owned();
+        let said = story.tell(Event::Failed(Failure { what: what.to_owned(), error, kind }));
+        (story, said)
+    }
+
     fn has(&self, element: Element) -> bool {
         self.kernel.as_ref().unwrap().elements().any(|held| held == element)
     }
@@ -421,16 +433,8 @@ fn a_failure_in_the_middle_leaves_no_half_of_a_policy() {
 
 #[test]
 fn a_kernel_that_lacks_something_is_said_and_nothing_is_guarded() {
-    let mut story = Story::begins();
-    story.tell(Event::Guards(vec![(service(), guard("d1", &["10.0.0.0/8"]))]));
-    let mut out = Vec::new();
-    story.filter.handle(story.now, Event::Frontends(vec![(at(VIP), frontend(Some("d1")))]), &mut out);
-    story.filter.handle(story.now, Event::Dumped(Holds::Nothing), &mut out);
-    let said = story.tell(Event::Failed(Failure {
-        what: "rule 4 of the chain prerouting".to_owned(),
-        error: "No such file or directory (os error 2)".to_owned(),
-        kind: FailureKind::Unsupported,
-    }));
+    let (mut story, said) =
+        Story::with_a_kernel_that_lacks("rule 4 of the chain prerouting", FailureKind::Unsupported);
     let missing = health(&said).unwrap().missing.unwrap();
     assert!(missing.contains("rule 4 of the chain prerouting: No such file"), "{missing}");
     assert_eq!(guarded(&said), []);
@@ -442,16 +446,7 @@ fn a_kernel_that_lacks_something_is_said_and_nothing_is_guarded() {
 
 #[test]
 fn a_kernel_that_cannot_tell_of_packets_guards_without_that() {
-    let mut story = Story::begins();
-    story.tell(Event::Guards(vec![(service(), guard("d1", &["10.0.0.0/8"]))]));
-    let mut out = Vec::new();
-    story.filter.handle(story.now, Event::Frontends(vec![(at(VIP), frontend(Some("d1")))]), &mut out);
-    story.filter.handle(story.now, Event::Dumped(Holds::Nothing), &mut out);
-    let said = story.tell(Event::Failed(Failure {
-        what: "rule 3 of the chain icmp4".to_owned(),
-        error: "No such file or directory (os error 2)".to_owned(),
-        kind: FailureKind::NoLog,
-    }));
+    let (story, said) = Story::with_a_kernel_that_lacks("rule 3 of the chain icmp4", FailureKind::NoLog);
     assert_eq!(guarded(&said), [(at(VIP), Some("d1".into()))]);
     let health = health(&said).unwrap();
     assert_eq!(health.missing, None);
