@@ -3,7 +3,7 @@
 use landfall_sim::campaign::{MOST_FAILURES, Plan, run, tell_failure};
 
 /// So many seeds are run where the environment says nothing.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 180;
 /// Seeds that are known to fail; each has its test below, with the reason.
 const KNOWN: [u64; 0] = [];
 
